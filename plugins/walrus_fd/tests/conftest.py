@@ -1,0 +1,44 @@
+"""What the tests of the backend share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from walrus_fd.backend import FdBackend
+from walrus_fd.files import FdSegmentFile
+
+SIZE_BYTES = 1 << 20
+
+
+@pytest.fixture
+def needs_ring() -> None:
+    """Skip the test, by name and with the reason, where there is no io_uring."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("io_uring is of Linux")
+    backend = FdBackend()
+    answer = str(backend.probe()["io_uring"])
+    backend.close()
+    if not answer.startswith("live"):
+        pytest.skip(f"io_uring is {answer}")
+
+
+@pytest.fixture(params=["off", "on"])
+def backend(request: pytest.FixtureRequest) -> Iterator[FdBackend]:
+    """A backend, once without the ring and once with the ring for all that can use it."""
+    if request.param == "on":
+        request.getfixturevalue("needs_ring")
+    made = FdBackend(io_uring=request.param)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def file(backend: FdBackend, tmp_path: Path) -> Iterator[FdSegmentFile]:
+    """A file of ``SIZE_BYTES`` zeros."""
+    made = backend.create(str(tmp_path / "one.wal"), size_bytes=SIZE_BYTES)
+    yield made
+    made.close()

@@ -1,0 +1,470 @@
+"""Batches of extents and files: with the ring, without it, short, failing, interrupted."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import importlib
+import os
+import random
+import resource
+import signal
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+import pytest
+
+from walrus_core.backend import Buffer
+from walrus_fd import extents
+from walrus_fd import ring as ring_module
+from walrus_fd.backend import FdBackend
+from walrus_fd.files import FdSegmentFile
+from walrus_fd.ring import QUEUE_SIZE, Operation, Ring
+
+SIZE_BYTES = 1 << 20
+
+
+@pytest.fixture
+def ring_file(needs_ring: None, tmp_path: Path) -> Iterator[tuple[FdBackend, FdSegmentFile]]:
+    """A backend that insists on the ring, and a file of ``SIZE_BYTES``."""
+    backend = FdBackend(io_uring="on")
+    file = backend.create(str(tmp_path / "ring.wal"), size_bytes=SIZE_BYTES)
+    yield backend, file
+    file.close()
+    backend.close()
+
+
+def live_ring(backend: FdBackend) -> Ring:
+    ring = backend._uring._ring
+    assert ring is not None
+    return ring
+
+
+def noted_runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let every run of a ring note how many operations it was given."""
+    ran: list[int] = []
+    real = Ring.run
+
+    def noting(ring: Ring, operations: Sequence[Operation]) -> list[Optional[int]]:
+        ran.append(len(operations))
+        return real(ring, operations)
+
+    monkeypatch.setattr(Ring, "run", noting)
+    return ran
+
+
+class Api(types.SimpleNamespace):
+    """The binding, with some of its functions replaced."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module("liburing"), name)
+
+
+# --- the same results with and without the ring -----------------------------------------------
+
+
+def test_extents_of_any_shape_are_written_and_read_back(backend: FdBackend, tmp_path: Path) -> None:
+    seed = random.randrange(1 << 32)
+    chance = random.Random(seed)
+    file = backend.create(str(tmp_path / "any"), size_bytes=8 * SIZE_BYTES)
+    model = bytearray(8 * SIZE_BYTES)
+    for _ in range(12):
+        writes: list[tuple[int, list[bytes]]] = []
+        at_bytes = 0
+        for _ in range(chance.choice([1, 2, 3, 40])):
+            at_bytes += chance.randrange(1, 9000)
+            buffers = [
+                chance.randbytes(chance.choice([0, 1, 100, 5000, 70000 if chance.random() < 0.1 else 50]))
+                for _ in range(chance.choice([0, 1, 2, 59, 61, 130]))
+            ]
+            if at_bytes + sum(map(len, buffers)) > len(model):
+                break
+            writes.append((at_bytes, buffers))
+            for buffer in buffers:
+                model[at_bytes : at_bytes + len(buffer)] = buffer
+                at_bytes += len(buffer)
+        file.write_many(writes)
+        reads = [(at, sum(map(len, buffers))) for at, buffers in writes]
+        assert file.read_many(reads) == [model[at : at + length] for at, length in reads], f"seed {seed}"
+    assert file.read_at(0, len(model)) == model, f"seed {seed}"
+    file.close()
+
+
+def test_more_extents_than_the_queue_takes(file: FdSegmentFile) -> None:
+    count = 2 * QUEUE_SIZE + 7
+    file.write_many([(number * 512, [b"%06d" % number]) for number in range(count)])
+    found = file.read_many([(number * 512, 7) for number in range(count)])
+    assert found == [b"%06d\0" % number for number in range(count)]
+
+
+def test_buffers_that_cannot_be_written_to_or_may_change_later(file: FdSegmentFile) -> None:
+    mutable = bytearray(b"m" * 70000)
+    file.write_many([(0, [b"constant"]), (100, [memoryview(b"view")[1:3], mutable]), (300_000, [mutable])])
+    mutable[:] = b"x" * 70000
+    mutable.append(1)
+    assert file.read_at(0, 9) == b"constant\0"
+    assert file.read_at(100, 70003) == b"ie" + b"m" * 70000 + b"\0"
+
+
+def test_nothing_to_do_is_done(file: FdSegmentFile, backend: FdBackend) -> None:
+    file.write_many([])
+    file.write_many([(0, []), (10, [b"", b""])])
+    assert file.read_many([]) == []
+    assert file.read_many([(0, 0), (5, 0)]) == [b"", b""]
+    backend.sync_many([])
+
+
+def test_an_extent_longer_than_one_operation_is_split(
+    file: FdSegmentFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extents, "PIECE_BYTES", 1000)
+    monkeypatch.setattr(extents, "JOIN_BYTES", 0)
+    data = os.urandom(7300)
+    file.write_many([(5, [data[:1], data[1:2100], data[2100:]]), (9000, [b"end"])])
+    assert file.read_at(0, 7306) == bytes(5) + data + b"\0"
+    cuts = [piece.length_bytes for piece in extents.cut([(0, [data])], buffers_max=60)]
+    assert cuts == [1000] * 7 + [300]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_several_files_are_synced(backend: FdBackend, tmp_path: Path, count: int) -> None:
+    files = [backend.create(str(tmp_path / str(number)), size_bytes=4096) for number in range(count)]
+    for file in files:
+        file.write_at(0, b"data")
+    backend.sync_many(files)
+    for file in files:
+        file.close()
+
+
+def test_durable_files_take_batches(tmp_path: Path) -> None:
+    backend = FdBackend(durable_writes=True)
+    file = backend.create(str(tmp_path / "durable"), size_bytes=SIZE_BYTES)
+    file.write_many([(number * 100_000, [b"%d" % number]) for number in range(5)])
+    assert file.read_many([(number * 100_000, 1) for number in range(5)]) == [b"0", b"1", b"2", b"3", b"4"]
+    file.close()
+    backend.close()
+
+
+def test_a_closed_file_is_an_error_not_a_write_elsewhere(backend: FdBackend, file: FdSegmentFile) -> None:
+    file.close()
+    with pytest.raises(OSError) as caught:
+        file.write_many([(0, [b"a"]), (10, [b"b"])])
+    assert caught.value.errno == errno.EBADF
+    with pytest.raises(OSError):
+        file.read_many([(0, 1), (10, 1)])
+    with pytest.raises((OSError, ValueError)):
+        backend.sync_many([file, file, file])
+
+
+# --- the ring: what is used when --------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("needs_ring")
+def test_by_default_the_ring_serves_what_it_makes_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = noted_runs(monkeypatch)
+    backend = FdBackend()
+    files = [backend.create(str(tmp_path / str(number)), size_bytes=SIZE_BYTES) for number in range(3)]
+    files[0].write_many([(0, [b"a"]), (10, [b"b"])])
+    files[0].read_many([(0, 1), (10, 1)])
+    backend.sync_many(files[:2])
+    assert ran == [] and backend._uring._ring is None, "the probe must wait until the ring is of use"
+    files[0].read_many([(0, 1)] * 4)
+    backend.sync_many(files)
+    assert ran[-2:] == [4, 3]
+    for file in files:
+        file.close()
+    backend.close()
+
+
+def test_every_extent_is_one_entry_of_the_ring(
+    ring_file: tuple[FdBackend, FdSegmentFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = noted_runs(monkeypatch)
+    _, file = ring_file
+    file.write_many([(0, [b"a"] * 60), (100, [b"b" * 100_000]), (200_000, [b"c" * 40_000] * 5)])
+    assert ran == [3]
+
+
+def test_a_ring_that_is_busy_is_not_waited_for(ring_file: tuple[FdBackend, FdSegmentFile]) -> None:
+    backend, file = ring_file
+    with backend._uring._lock:
+        file.write_many([(0, [b"a"]), (10, [b"b"])])
+    assert file.read_at(0, 11) == b"a" + bytes(9) + b"b"
+
+
+def test_threads_share_the_backend(ring_file: tuple[FdBackend, FdSegmentFile]) -> None:
+    _, file = ring_file
+    wrong: list[object] = []
+
+    def work(number: int) -> None:
+        mine = [(number * 100_000 + index * 1000, bytes([number]) * 900) for index in range(20)]
+        for _ in range(20):
+            file.write_many([(at, [data]) for at, data in mine])
+            if file.read_many([(at, 900) for at, _ in mine]) != [data for _, data in mine]:
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(1, 6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+# --- the ring: what can go wrong --------------------------------------------------------------
+
+
+def test_short_writes_of_the_ring_are_finished(
+    ring_file: tuple[FdBackend, FdSegmentFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, file = ring_file
+    real = Ring.write
+
+    def shortened(ring: Ring, descriptor: int, at_bytes: int, views: list[memoryview]) -> Any:
+        return real(ring, descriptor, at_bytes, [view[:3] for view in views[:1]])
+
+    monkeypatch.setattr(Ring, "write", shortened)
+    data = [os.urandom(70_000) for _ in range(5)]
+    file.write_many([(0, [b"0123456789"]), (100, data)])
+    assert file.read_at(0, 11) == b"0123456789\0"
+    assert file.read_at(100, 350_001) == b"".join(data) + b"\0"
+
+
+@pytest.mark.parametrize("number", [errno.EINTR, errno.EAGAIN])
+def test_operations_that_were_interrupted_are_done_by_plain_calls(
+    ring_file: tuple[FdBackend, FdSegmentFile], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    _, file = ring_file
+    monkeypatch.setattr(Ring, "run", lambda self, operations: [-number] * len(operations))
+    file.write_many([(0, [b"one"]), (10, [b"two"])])
+    assert file.read_many([(0, 3), (10, 4)]) == [b"one", b"two\0"]
+
+
+def test_a_failed_write_of_the_ring_is_raised_after_all_are_done(
+    ring_file: tuple[FdBackend, FdSegmentFile],
+) -> None:
+    backend, file = ring_file
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SIZE_BYTES, before[1]))
+    try:
+        with pytest.raises(OSError) as caught:
+            file.write_many([(0, [b"good"]), (2 * SIZE_BYTES, [b"bad"]), (100, [b"good"])])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.errno == errno.EFBIG
+    assert file.read_many([(0, 4), (100, 4)]) == [b"good", b"good"]
+    assert live_ring(backend)._flight is None
+
+
+def test_a_failed_sync_of_the_ring_is_raised_and_not_tried_again(
+    ring_file: tuple[FdBackend, FdSegmentFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, file = ring_file
+    monkeypatch.setattr(Ring, "run", lambda self, operations: [0, -errno.EIO, -errno.ENOSPC])
+    monkeypatch.setattr(os, "fdatasync", pytest.fail)
+    monkeypatch.setattr(os, "fsync", pytest.fail)
+    with pytest.raises(OSError) as caught:
+        backend.sync_many([file, file, file])
+    assert caught.value.errno == errno.EIO and caught.value.filename == file.path
+
+
+def ring_over(monkeypatch: pytest.MonkeyPatch, backend: FdBackend, **replaced: Any) -> Ring:
+    ring = live_ring(backend)
+    ring._api = Api(**replaced)
+    monkeypatch.setattr(ring_module, "_SUBMIT_PAUSE_S", 0.0)
+    monkeypatch.setattr(ring_module, "_SUBMIT_TRIES", 20)
+    return ring
+
+
+@pytest.mark.parametrize("number", [errno.EINTR, errno.EAGAIN, errno.EBUSY])
+def test_a_submit_that_is_refused_for_a_while_is_tried_again(
+    ring_file: tuple[FdBackend, FdSegmentFile], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    backend, file = ring_file
+    real = importlib.import_module("liburing").io_uring_submit
+    refusals = [OSError(number, "refused")] * 10
+
+    def submit(ring: object) -> int:
+        if refusals:
+            raise refusals.pop()
+        return int(real(ring))
+
+    ring_over(monkeypatch, backend, io_uring_submit=submit)
+    file.write_many([(0, [b"one"]), (10, [b"two"])])
+    assert file.read_at(0, 13) == b"one" + bytes(7) + b"two" and not refusals
+    assert str(backend.probe()["io_uring"]).startswith("live")
+
+
+def test_a_ring_that_takes_nothing_more_is_given_up_and_plain_calls_go_on(
+    ring_file: tuple[FdBackend, FdSegmentFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, file = ring_file
+    refused: list[int] = []
+
+    def submit(ring: object) -> int:
+        refused.append(1)
+        raise OSError(errno.EBUSY, "refused")
+
+    ring = ring_over(monkeypatch, backend, io_uring_submit=submit)
+    count = QUEUE_SIZE + 5
+    file.write_many([(number * 100, [b"%d" % number]) for number in range(count)])
+    assert file.read_at((count - 1) * 100, 4) == b"260\0"
+    assert 20 <= len(refused) <= 50
+    assert "took no submissions" in str(backend.probe()["io_uring"])
+    assert not ring._open
+    backend.sync_many([file] * 3)
+    assert file.read_many([(0, 1), (100, 1)]) == [b"0", b"1"]
+
+
+def test_what_the_kernel_took_before_it_refused_is_not_done_twice(
+    ring_file: tuple[FdBackend, FdSegmentFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, _ = ring_file
+    real = importlib.import_module("liburing").io_uring_submit
+    ring = live_ring(backend)
+    calls: list[int] = []
+
+    def submit(handle: object) -> int:
+        calls.append(1)
+        if len(calls) > 1:
+            raise OSError(errno.EBUSY, "refused")
+        return int(real(handle))
+
+    # A synthetic half: a second round is queued while the first is on its way.
+    ring_over(monkeypatch, backend, io_uring_submit=submit)
+    descriptor = os.memfd_create("half")
+    assert ring.run([ring.write(descriptor, 0, [memoryview(b"x")])]) == [1]
+    assert ring.run([ring.write(descriptor, 1, [memoryview(b"y")])]) == [None]
+    assert os.pread(descriptor, 10, 0) == b"x" and ring.broken
+    os.close(descriptor)
+
+
+# --- interrupts -------------------------------------------------------------------------------
+
+
+def interrupt_at(number: int, codes: set[types.CodeType], work: Callable[[], object]) -> bool:
+    """Run ``work`` with a KeyboardInterrupt at the n-th opcode of ``codes``; False if it has fewer."""
+    seen = 0
+
+    def trace(frame: types.FrameType, event: str, _: object) -> Optional[Any]:
+        nonlocal seen
+        if frame.f_code not in codes:
+            return None
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        if event == "opcode":
+            seen += 1
+            if seen == number:
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def codes_of(*functions: Any) -> set[types.CodeType]:
+    return {function.__code__ for function in functions}
+
+
+def test_an_interrupt_at_any_point_leaves_nothing_in_flight(
+    ring_file: tuple[FdBackend, FdSegmentFile],
+) -> None:
+    backend, file = ring_file
+    ring = live_ring(backend)
+    codes = codes_of(Ring._run_round, Ring._settle, Ring._drive, Ring._submit, Ring._reap, Ring.run)
+    codes |= codes_of(Ring._nothing_queued, Ring._is_ours)
+    codes |= codes_of(FdSegmentFile.write_many, FdSegmentFile._write_by_ring)
+    number = 0
+    while True:
+        number += 1
+        writes: list[tuple[int, list[Buffer]]]
+        writes = [(0, [bytearray(b"%08d" % number)]), (50, [b"b" * 90_000])]
+        if not interrupt_at(number, codes, functools.partial(file.write_many, writes)):
+            break
+        flight = ring._flight
+        assert flight is None or flight.is_over, number
+        assert ring._api.io_uring_sq_ready(ring._ring) == 0, number
+        found = file.read_at(0, 8)
+        # A later write that is not the ring's must not be overtaken by a leftover.
+        file.write_at(0, b"later!!!")
+        file.write_many([(200, [b"next"]), (300, [b"%d" % number])])
+        assert file.read_many([(0, 8), (200, 4)]) == [b"later!!!", b"next"], number
+        assert found in (b"%08d" % number, b"later!!!", bytes(8)), number
+    assert number > 100, "the sweep met too few points"
+
+
+def test_an_interrupt_at_any_point_of_create_leaves_no_file_or_a_whole_one(tmp_path: Path) -> None:
+    backend = FdBackend(io_uring="off")
+    path = tmp_path / "f"
+    descriptor_count = len(os.listdir("/proc/self/fd"))
+    number = whole_count = 0
+    codes = codes_of(FdBackend.create, FdBackend._open_into, FdSegmentFile.adopt, FdSegmentFile.__init__)
+    while interrupt_at(number + 1, codes, lambda: backend.create(str(path), size_bytes=100).close()):
+        number += 1
+        assert len(os.listdir("/proc/self/fd")) == descriptor_count, number
+        if path.exists():
+            # Only where the interrupt comes with the very return of a create that is complete.
+            whole_count += 1
+            assert os.stat(path).st_size == 100 and os.stat(path).st_mode & 0o777 == 0o600
+            path.unlink()
+    assert number > 20 and whole_count <= 1 and path.exists()
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timer here")
+def test_signals_during_batches_lose_and_repeat_nothing(ring_file: tuple[FdBackend, FdSegmentFile]) -> None:
+    backend, file = ring_file
+    arrived: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda number, frame: arrived.append(number))
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    try:
+        for turn in range(60):
+            writes = [(number * 3000, [bytes([turn]) * 2900]) for number in range(300)]
+            file.write_many(writes)
+            assert file.read_many([(at, 2900) for at, _ in writes]) == [data[0] for _, data in writes]
+            backend.sync_many([file, file, file])
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert arrived and live_ring(backend)._flight is None
+
+
+def test_interrupts_in_a_storm_leave_nothing_in_flight(ring_file: tuple[FdBackend, FdSegmentFile]) -> None:
+    backend, file = ring_file
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    interrupted = 0
+    try:
+        for turn in range(200):
+            writes = [(number * 3000, [bytearray(bytes([turn]) * 2900)]) for number in range(100)]
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0001 + turn * 0.00002)
+                file.write_many(writes)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                interrupted += 1
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                ring = live_ring(backend)
+                assert ring._flight is None or ring._flight.is_over
+                assert ring._api.io_uring_sq_ready(ring._ring) == 0
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    file.write_many([(0, [b"after"]), (100, [b"all"])])
+    assert file.read_many([(0, 5), (100, 3)]) == [b"after", b"all"]
+    assert interrupted > 10

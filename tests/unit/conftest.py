@@ -1,0 +1,94 @@
+"""Both twins of the frame code, and an oracle that knows the frame from docs/format.md alone."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import struct
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+FNV = 1
+CRC = 2
+MASK = (1 << 64) - 1
+
+
+def oracle_fnv(data: bytes, state: int = 0xCBF29CE484222325) -> int:
+    for byte in data:
+        state = (state ^ byte) * 0x100000001B3 % 2**64
+    return state
+
+
+def oracle_crc(data: bytes) -> int:
+    """Return CRC-32C, bit by bit."""
+    value = 0xFFFFFFFF
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+    return value ^ 0xFFFFFFFF
+
+
+def oracle_mix(value: int) -> int:
+    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & MASK
+    value = (value ^ value >> 27) * 0x94D049BB133111EB & MASK
+    return value ^ value >> 31
+
+
+def oracle_frame(
+    key: int, algorithm: int, payload: bytes, flags: int, remaining: int, index: int, timestamp: int
+) -> bytes:
+    """Return one frame, field by field."""
+    first, third = struct.pack("<I", len(payload)), struct.pack("<BBHI", 1, flags, remaining, index)
+    value = oracle_mix(key ^ int.from_bytes(first + third[:4], "little"))
+    value = oracle_mix(oracle_mix(value ^ timestamp) + index & MASK)
+    rest = first + struct.pack("<I", value >> 32) + third + struct.pack("<Q", timestamp)
+    if algorithm == FNV:
+        checksum = oracle_fnv(rest + payload, key)
+    else:
+        checksum = oracle_mix(key + index & MASK) >> 32 << 32 | oracle_crc(rest + payload)
+    return struct.pack("<Q", checksum) + rest + payload + bytes(-len(payload) % 8)
+
+
+def oracle_batch(
+    key: int, algorithm: int, payloads: list[bytes], index: int = 0, timestamp: int = 0, whole: bool = True
+) -> bytes:
+    """Return the frames of one batch, or with ``whole`` false of a batch per payload."""
+    count = len(payloads)
+    return b"".join(
+        oracle_frame(
+            key,
+            algorithm,
+            payload,
+            int(place == 0 or not whole),
+            count - 1 - place if whole else 0,
+            index + place,
+            timestamp,
+        )
+        for place, payload in enumerate(payloads)
+    )
+
+
+@pytest.fixture(scope="session")
+def oracle() -> SimpleNamespace:
+    """The naive frame code that the twins are compared with."""
+    return SimpleNamespace(fnv=oracle_fnv, crc=oracle_crc, mix=oracle_mix, frame=oracle_frame, batch=oracle_batch)
+
+
+def load_twin(name: str) -> ModuleType:
+    if importlib.util.find_spec(f"walrus_core.{name}") is None:
+        pytest.skip(f"walrus_core.{name} is not built here")
+    return importlib.import_module(f"walrus_core.{name}")
+
+
+@pytest.fixture(scope="session", params=["_hot_py", "_hot_c"], ids=["pure", "compiled"])
+def twin(request: pytest.FixtureRequest) -> ModuleType:
+    """One of the two twins; the compiled one is skipped where it is not built."""
+    return load_twin(request.param)
+
+
+@pytest.fixture(scope="session")
+def twins() -> tuple[ModuleType, ModuleType]:
+    """The pure and the compiled twin, for comparisons of the two."""
+    return load_twin("_hot_py"), load_twin("_hot_c")

@@ -1,0 +1,1136 @@
+# cython: language_level=3
+# cython: binding=False
+# cython: embedsignature=True
+# cython: embedsignature.format=clinic
+"""Frames, compiled: the twin of ``_hot_py.py``, with the same names, arguments, results and errors.
+
+Read ``_hot_py.py`` first; it says what every function means. What is added here is how: checksums
+run over C memory (``_checksum.h``), frames are verified several side by side, and ``Tail`` writes
+by itself into a memory window or on a descriptor (``_system.h``).
+
+Where the two differ: a number that has no place in its field is an OverflowError here and a
+struct.error there; a negative position is a ValueError; ``Tail`` refuses a window that is shorter
+than its block, and lets ``state`` be changed by ``advance`` alone.
+
+Invariants: nothing outside a given buffer is read or written; every length is 64 bits wide in
+arithmetic; no Python code can run between the reading of a Tail's fields and their change, other
+than a signal handler in an interrupted write, which the tail meets as torn.
+
+Threads: the GIL protects all state. It is released around long loops over memory that a buffer
+export or a reference keeps alive, and around large writes.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from libc.errno cimport EINTR, EIO
+from libc.stddef cimport size_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, UINT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memmove, memset
+
+from walrus_core import format as _format
+from walrus_core.errors import InvalidPayloadError
+
+
+cdef extern from "Python.h":
+    long long PyLong_AsLongLongAndOverflow(object value, int* overflow) except? -1
+
+
+cdef extern from "_checksum.h" nogil:
+    const uint64_t WALRUS_FNV_BASIS
+    const uint64_t WALRUS_FNV_PRIME
+    ctypedef struct walrus_lane:
+        const uint8_t* data
+        size_t length
+        uint64_t state
+
+    void walrus_checksum_setup()
+    uint64_t walrus_load64(const uint8_t* source)
+    void walrus_store64(uint8_t* target, uint64_t value)
+    uint64_t walrus_mix64(uint64_t value)
+    bint walrus_is_zero(const uint8_t* data, size_t length)
+    uint64_t walrus_fnv(const uint8_t* data, size_t length, uint64_t state)
+    void walrus_fnv_lanes(walrus_lane* jobs, size_t count)
+    uint32_t walrus_crc32c(const uint8_t* data, size_t length, uint32_t state)
+    void walrus_crc_lanes(walrus_lane* jobs, size_t count)
+
+
+cdef extern from "_system.h" nogil:
+    const bint WALRUS_HAS_PWRITE
+    const bint WALRUS_HAS_CLOCK
+    uint64_t walrus_now_ns()
+    void walrus_set_errno(int number)
+    int64_t walrus_write_frame_at(
+        int descriptor, const uint8_t* head, size_t head_size, const uint8_t* payload, size_t length,
+        size_t padding, size_t done, uint64_t position)
+
+
+cdef enum:
+    HEADER_SIZE = 32
+    ALIGN = 8
+    REST_SIZE = 24          # of a header, the bytes behind its checksum
+    LENGTH_MAX = 0xFFFFFFFF
+    KIND = 1
+    FIRST = 1
+    FNV = 1
+    ENDED = 0               # DONE and so on, as C numbers
+    TOO_SHORT = 1
+    UNSOUND_HEADER = 2
+    UNSOUND_PAYLOAD = 3
+    GOES_ON = 4
+    GATHER_MIN = 64 * 1024
+    RELEASE_MIN = 64 * 1024         # bytes from which a loop or a write runs without the GIL
+    RELEASE_DECODE_MIN = 256 * 1024
+    RELEASE_ENCODE_MIN = 1024 * 1024
+    STAGED_MAX = 4096               # frames up to this size are put together on the stack
+    GROUP = 16                      # frames that are verified side by side
+    GROUP_BYTES = 64 * 1024         # enough of them for the lanes to be worth it, few enough for the cache
+
+if (
+    _format.FRAME_HEADER_SIZE, _format.FRAME_ALIGN, _format.KIND_ENTRY, _format.FLAG_FIRST,
+    _format.CHECKSUM_FNV1A64, _format.FRAME_STRUCT,
+) != (HEADER_SIZE, ALIGN, KIND, FIRST, FNV, "<QIIBBHIQ"):
+    raise ImportError("walrus_core._hot_c was built for another disk format: rebuild it")
+
+walrus_checksum_setup()
+
+COMPILED = True
+
+FNV_BASIS = WALRUS_FNV_BASIS
+FNV_PRIME = WALRUS_FNV_PRIME
+
+DONE = ENDED
+SHORT = TOO_SHORT
+BAD_HEADER = UNSOUND_HEADER
+BAD_PAYLOAD = UNSOUND_PAYLOAD
+
+GATHER_BYTES_MIN = GATHER_MIN
+
+
+@cython.freelist(256)
+@cython.no_gc
+cdef class Entry:
+    """One entry as a reader gets it: immutable, owns its bytes.
+
+    ``offset`` is its place in the topic, ``timestamp`` the nanoseconds since the epoch at which
+    it was appended (informative, orders nothing), ``data`` the payload.
+    """
+
+    cdef readonly uint64_t offset
+    cdef readonly uint64_t timestamp
+    cdef readonly bytes data
+
+    def __init__(self, uint64_t offset, uint64_t timestamp, bytes data not None):
+        self.offset = offset
+        self.timestamp = timestamp
+        self.data = data
+
+    def __eq__(self, other):
+        if not isinstance(other, Entry):
+            return NotImplemented
+        cdef Entry that = <Entry> other
+        return self.offset == that.offset and self.timestamp == that.timestamp and self.data == that.data
+
+    def __hash__(self):
+        return hash((self.offset, self.timestamp, self.data))
+
+    def __repr__(self):
+        return f"Entry(offset={self.offset}, timestamp={self.timestamp}, data={self.data!r})"
+
+    def __reduce__(self):
+        # By way of hot.py, so that what one twin pickled the other can load.
+        from walrus_core.hot import make_entry
+
+        return make_entry, (self.offset, self.timestamp, self.data)
+
+
+cdef inline Entry _entry(uint64_t offset, uint64_t timestamp, bytes data):
+    cdef Entry entry = Entry.__new__(Entry)
+    entry.offset = offset
+    entry.timestamp = timestamp
+    entry.data = data
+    return entry
+
+
+# --- numbers --------------------------------------------------------------------------------
+
+
+cdef int64_t _clamped(object value) except? -1:
+    """Return a limit as 64 bits; what lies beyond them is as good as endless."""
+    cdef int overflow = 0
+    cdef int64_t number = PyLong_AsLongLongAndOverflow(value, &overflow)
+    if overflow:
+        return INT64_MAX if overflow > 0 else INT64_MIN
+    return number
+
+
+cdef int _check_position(int64_t at) except -1:
+    if at < 0:
+        raise ValueError(f"a position is not negative: {at}")
+    return 0
+
+
+# --- checksums ------------------------------------------------------------------------------
+
+
+def fnv1a64(data, uint64_t state=0xCBF29CE484222325):
+    """Return FNV-1a 64 of ``data``, continued from ``state`` (draft-eastlake-fnv)."""
+    cdef Py_buffer buffer
+    PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
+    try:
+        if buffer.len >= RELEASE_MIN:
+            with nogil:
+                state = walrus_fnv(<const uint8_t*> buffer.buf, <size_t> buffer.len, state)
+        else:
+            state = walrus_fnv(<const uint8_t*> buffer.buf, <size_t> buffer.len, state)
+    finally:
+        PyBuffer_Release(&buffer)
+    return state
+
+
+def crc32c(data, uint32_t state=0):
+    """Return CRC-32C (Castagnoli, RFC 3720 B.4) of ``data``, continued from the CRC ``state``."""
+    cdef Py_buffer buffer
+    PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
+    try:
+        if buffer.len >= RELEASE_MIN:
+            with nogil:
+                state = walrus_crc32c(<const uint8_t*> buffer.buf, <size_t> buffer.len, state)
+        else:
+            state = walrus_crc32c(<const uint8_t*> buffer.buf, <size_t> buffer.len, state)
+    finally:
+        PyBuffer_Release(&buffer)
+    return state
+
+
+def mix64(uint64_t value):
+    """Return a bijective mix of 64 bits (the finaliser of SplitMix64; Steele, Lea, Flood 2014)."""
+    return walrus_mix64(value)
+
+
+def block_key(uint64_t salt, uint64_t block_sequence):
+    """Return the 64-bit key of all frames of a block: FNV-1a 64 of salt and sequence."""
+    cdef uint8_t packed[16]
+    walrus_store64(packed, salt)
+    walrus_store64(packed + 8, block_sequence)
+    return walrus_fnv(packed, 16, WALRUS_FNV_BASIS)
+
+
+cdef inline uint32_t _check(uint64_t key, uint64_t length, uint64_t word, uint64_t index, uint64_t timestamp) \
+        noexcept nogil:
+    cdef uint64_t value = walrus_mix64(key ^ (length | (word << 32)))
+    value = walrus_mix64(value ^ timestamp)
+    return <uint32_t> (walrus_mix64(value + index) >> 32)
+
+
+cdef inline uint64_t _size_of(uint64_t length) noexcept nogil:
+    """Return the size of a frame; ``length`` is one that a u32 holds, or below 2**63."""
+    return (length + (HEADER_SIZE + ALIGN - 1)) & ~(<uint64_t> (ALIGN - 1))
+
+
+def header_check(uint64_t key, uint32_t length, uint32_t word, uint32_t index, uint64_t timestamp):
+    """Return the 32-bit check of a frame header.
+
+    ``word`` is the little-endian u32 of kind, flags and batch_remaining (bytes 16 to 19).
+    """
+    return _check(key, length, word, index, timestamp)
+
+
+def frame_size(uint64_t length_bytes):
+    """Return the bytes that a payload of ``length_bytes`` takes on disk: header, payload, padding."""
+    if length_bytes > <uint64_t> INT64_MAX:
+        raise OverflowError("a payload cannot have this length")
+    return _size_of(length_bytes)
+
+
+cdef inline uint64_t _start_state(uint64_t key, int algorithm) noexcept nogil:
+    """Return the state from which a checksum over a header's rest and the payload starts."""
+    return key if algorithm == FNV else 0
+
+
+cdef inline uint64_t _end_state(uint64_t state, uint64_t key, int algorithm, uint32_t index) noexcept nogil:
+    """Turn the state behind the payload into the checksum of the frame."""
+    if algorithm == FNV:
+        return state
+    return (walrus_mix64(key + index) & <uint64_t> 0xFFFFFFFF00000000) | state
+
+
+cdef inline uint64_t _run_on(uint64_t state, int algorithm, const uint8_t* data, size_t length) noexcept nogil:
+    if algorithm == FNV:
+        return walrus_fnv(data, length, state)
+    return walrus_crc32c(data, length, <uint32_t> state)
+
+
+cdef inline void _run_lanes(walrus_lane* lanes, size_t count, int algorithm) noexcept nogil:
+    """Bring the states of all lanes forward over their data; the other fields are used up."""
+    if algorithm == FNV:
+        walrus_fnv_lanes(lanes, count)
+    else:
+        walrus_crc_lanes(lanes, count)
+
+
+# --- encode ---------------------------------------------------------------------------------
+
+
+def as_payload(data):
+    """Return the payload as immutable bytes; anything but ``bytes`` is copied.
+
+    Raises: InvalidPayloadError: not a buffer; a str is told to encode itself.
+    """
+    return _as_payload(data)
+
+
+cdef bytes _as_payload(object data):
+    if PyBytes_CheckExact(data):
+        return <bytes> data
+    if isinstance(data, str):
+        raise InvalidPayloadError(reason="a payload is bytes, not str: encode it first, as in text.encode()")
+    try:
+        return memoryview(data).tobytes()
+    except TypeError:
+        kind = type(data).__name__
+        raise InvalidPayloadError(reason=f"a payload is a bytes-like object, not {kind}") from None
+
+
+cdef inline void _put_rest(
+        uint8_t* head, uint64_t key, uint64_t length, uint64_t flags, uint64_t remaining, uint64_t index,
+        uint64_t timestamp) noexcept nogil:
+    """Write bytes 8 to 31 of a header."""
+    cdef uint64_t word = KIND | (flags << 8) | (remaining << 16)
+    walrus_store64(head + 8, length | (<uint64_t> _check(key, length, word, index, timestamp) << 32))
+    walrus_store64(head + 16, word | (index << 32))
+    walrus_store64(head + 24, timestamp)
+
+
+cdef inline void _put_frame(
+        uint8_t* target, uint64_t key, int algorithm, const uint8_t* payload, uint64_t length, uint32_t index,
+        uint64_t timestamp) noexcept nogil:
+    """Write the frame of a batch of one: payload and padding, then the header, its checksum last.
+
+    The checksum is that of the copy in ``target``, whatever happens to ``payload`` meanwhile.
+    """
+    memmove(target + HEADER_SIZE, payload, <size_t> length)
+    memset(target + HEADER_SIZE + length, 0, <size_t> (_size_of(length) - HEADER_SIZE - length))
+    _put_rest(target, key, length, FIRST, 0, index, timestamp)
+    cdef uint64_t state = _run_on(_start_state(key, algorithm), algorithm, target + 8, <size_t> (REST_SIZE + length))
+    walrus_store64(target, _end_state(state, key, algorithm, index))
+
+
+cdef inline void _put_head(
+        uint8_t* head, uint64_t key, int algorithm, const uint8_t* payload, uint64_t length, uint8_t flags,
+        uint16_t remaining, uint32_t index, uint64_t timestamp) noexcept nogil:
+    """Write the header of a payload that stands elsewhere and cannot change."""
+    _put_rest(head, key, length, flags, remaining, index, timestamp)
+    cdef uint64_t state = _run_on(_start_state(key, algorithm), algorithm, head + 8, REST_SIZE)
+    state = _run_on(state, algorithm, payload, <size_t> length)
+    walrus_store64(head, _end_state(state, key, algorithm, index))
+
+
+def encode_header(
+        uint64_t key, int algorithm, payload, uint8_t flags, uint16_t remaining, uint32_t index, uint64_t timestamp):
+    """Return the 32 bytes that stand in front of ``payload``."""
+    cdef Py_buffer buffer
+    cdef uint8_t head[HEADER_SIZE]
+    PyObject_GetBuffer(payload, &buffer, PyBUF_SIMPLE)
+    try:
+        if <uint64_t> buffer.len > LENGTH_MAX:
+            raise OverflowError("a frame cannot hold 4 GiB and more")
+        _put_head(
+            head, key, algorithm, <const uint8_t*> buffer.buf, <uint64_t> buffer.len, flags, remaining, index,
+            timestamp)
+    finally:
+        PyBuffer_Release(&buffer)
+    return PyBytes_FromStringAndSize(<const char*> head, HEADER_SIZE)
+
+
+cdef struct Batch:
+    # What all frames of a run have in common, and the jobs that are left for the lanes.
+    uint64_t key
+    int algorithm
+    uint64_t timestamp
+    size_t count            # of jobs, as many as frames so far
+    walrus_lane* lanes
+    uint8_t** heads         # where the checksum of each job goes
+
+
+cdef uint8_t* _put_unsummed(
+        Batch* batch, uint8_t* target, const uint8_t* payload, uint64_t length, bint apart, uint8_t flags,
+        uint16_t remaining, uint32_t index) noexcept nogil:
+    """Write a frame whose checksum is left to the lanes; return the place behind what was written.
+
+    ``apart``: the payload is not copied here, and the padding behind it is not ours to write.
+    """
+    cdef walrus_lane* lane = &batch.lanes[batch.count]
+    batch.heads[batch.count] = target
+    batch.count += 1
+    _put_rest(target, batch.key, length, flags, remaining, index, batch.timestamp)
+    lane.state = _start_state(batch.key, batch.algorithm)
+    if apart:
+        lane.state = _run_on(lane.state, batch.algorithm, target + 8, REST_SIZE)
+        lane.data = payload
+        lane.length = <size_t> length
+        return target + HEADER_SIZE
+    lane.data = target + 8
+    lane.length = <size_t> (REST_SIZE + length)
+    memcpy(target + HEADER_SIZE, payload, <size_t> length)
+    memset(target + HEADER_SIZE + length, 0, <size_t> (_size_of(length) - HEADER_SIZE - length))
+    return target + _size_of(length)
+
+
+cdef void _sum_batch(Batch* batch, uint32_t index) noexcept nogil:
+    """Run all jobs and put the checksums where they belong; ``index`` is the first frame's."""
+    cdef size_t job
+    _run_lanes(batch.lanes, batch.count, batch.algorithm)
+    for job in range(batch.count):
+        walrus_store64(
+            batch.heads[job],
+            _end_state(batch.lanes[job].state, batch.key, batch.algorithm, <uint32_t> (index + job)))
+
+
+cdef bytes _run_of(
+        Batch* batch, list pieces, Py_ssize_t begin, Py_ssize_t finish, Py_ssize_t padding, Py_ssize_t run_size,
+        Py_ssize_t start, Py_ssize_t last, uint32_t index):
+    """Return one run: ``padding`` zero bytes that belong to the frame before, then frames ``[begin, finish)``.
+
+    The payload of the last of them stands apart where it is one to gather.
+    """
+    cdef bytes run = PyBytes_FromStringAndSize(NULL, run_size)
+    cdef uint8_t* target = <uint8_t*> PyBytes_AS_STRING(run)
+    cdef bytes payload
+    cdef Py_ssize_t place
+    memset(target, 0, <size_t> padding)
+    target += padding
+    for place in range(begin, finish):
+        payload = <bytes> pieces[place]
+        target = _put_unsummed(
+            batch, target, <const uint8_t*> PyBytes_AS_STRING(payload), <uint64_t> PyBytes_GET_SIZE(payload),
+            PyBytes_GET_SIZE(payload) >= GATHER_MIN, FIRST if start + place == 0 else 0,
+            <uint16_t> (last - start - place), <uint32_t> (index + place))
+    return run
+
+
+def encode_batch(
+        uint64_t key, int algorithm, payloads, Py_ssize_t start, Py_ssize_t stop, uint32_t index, uint64_t timestamp):
+    """Encode entries ``[start, stop)`` of a batch as one run of frames.
+
+    ``index`` is that of the first of them in its block. Entry 0 carries the first-of-batch flag,
+    and batch_remaining counts down to the last of ``payloads``, wherever the run stops.
+
+    Returns: buffers whose concatenation is the run. Payloads of GATHER_BYTES_MIN and more are
+    among them as they are, not copied.
+    """
+    cdef Py_ssize_t last = len(payloads) - 1
+    cdef list out = []
+    cdef list pieces
+    cdef Batch batch
+    cdef Py_ssize_t count
+    if start >= stop:
+        return out
+    if start < 0 or stop > last + 1:
+        raise IndexError(f"entries [{start}, {stop}) of a batch of {last + 1}")
+    count = stop - start
+    if last - start > 0xFFFF or <uint64_t> index + <uint64_t> count > <uint64_t> LENGTH_MAX + 1:
+        raise OverflowError("batch_remaining or index has no place in a frame header")
+    # A list of our own: it keeps the payloads alive whatever another thread does to the caller's.
+    pieces = [_as_payload(payload) for payload in payloads[start:stop]]
+    batch.key, batch.algorithm, batch.timestamp, batch.count = key, algorithm, timestamp, 0
+    batch.lanes = <walrus_lane*> PyMem_Malloc(<size_t> count * (sizeof(walrus_lane) + sizeof(uint8_t*)))
+    if batch.lanes == NULL:
+        raise MemoryError()
+    batch.heads = <uint8_t**> (batch.lanes + count)
+    try:
+        _encode_runs(&batch, pieces, out, start, last, index)
+    finally:
+        PyMem_Free(batch.lanes)
+    return out
+
+
+cdef int _encode_runs(
+        Batch* batch, list pieces, list out, Py_ssize_t start, Py_ssize_t last, uint32_t index) except -1:
+    """Cut the frames into runs behind every payload that is gathered, and sum all of them at the end."""
+    cdef Py_ssize_t place, begin = 0, padding = 0, run_size = 0, length, total = 0
+    for place in range(len(pieces)):
+        length = PyBytes_GET_SIZE(<bytes> pieces[place])
+        if <uint64_t> length > LENGTH_MAX:
+            raise OverflowError("a frame cannot hold 4 GiB and more")
+        total += length
+        if length < GATHER_MIN:
+            run_size += <Py_ssize_t> _size_of(<uint64_t> length)
+            continue
+        out.append(
+            _run_of(batch, pieces, begin, place + 1, padding, run_size + HEADER_SIZE, start, last, index))
+        out.append(pieces[place])
+        begin = place + 1
+        padding = run_size = -length & (ALIGN - 1)
+    if run_size:
+        out.append(_run_of(batch, pieces, begin, len(pieces), padding, run_size, start, last, index))
+    if total >= RELEASE_ENCODE_MIN:
+        with nogil:
+            _sum_batch(batch, index)
+    else:
+        _sum_batch(batch, index)
+    return 0
+
+
+# --- decode ---------------------------------------------------------------------------------
+
+
+cdef struct Frame:
+    # A sound header, and where it stands.
+    int64_t at
+    uint64_t checksum
+    uint64_t timestamp
+    uint32_t length
+    uint32_t index
+    uint16_t remaining
+    bint first
+
+
+cdef struct Reader:
+    # A buffer, the place and index of the next frame, and why reading stopped there.
+    const uint8_t* data
+    int64_t size
+    uint64_t key
+    int algorithm
+    int64_t at
+    int64_t index
+    int64_t limit_index
+    int64_t budget          # payload bytes after which no further frame is taken
+    int64_t taken           # frames and
+    int64_t total           # payload bytes so far
+    bint batches            # frames must form batches, of which
+    int64_t remaining       # so many entries must still come
+    int status
+    uint64_t need
+
+
+cdef inline bint _parse(const uint8_t* head, uint64_t key, Frame* frame) noexcept nogil:
+    """Read the header in ``head``; False where it is not sound."""
+    cdef uint64_t second = walrus_load64(head + 8)
+    cdef uint64_t third = walrus_load64(head + 16)
+    cdef uint64_t timestamp = walrus_load64(head + 24)
+    cdef uint32_t length = <uint32_t> second
+    cdef uint32_t word = <uint32_t> third
+    cdef uint32_t index = <uint32_t> (third >> 32)
+    if (word & 0xFF) == 0 or <uint32_t> (second >> 32) != _check(key, length, word, index, timestamp):
+        return False
+    frame.checksum = walrus_load64(head)
+    frame.timestamp = timestamp
+    frame.length = length
+    frame.index = index
+    frame.remaining = <uint16_t> (word >> 16)
+    frame.first = ((word >> 8) & FIRST) != 0
+    return True
+
+
+cdef inline bint _stopped(Reader* reader, int status, uint64_t need) noexcept nogil:
+    reader.status = status
+    reader.need = need
+    return False
+
+
+cdef inline bint _next_header(Reader* reader, uint8_t* head, Frame* frame) noexcept nogil:
+    """Copy the header at the reader's place to ``head`` and read it from there; False: stopped."""
+    if reader.size - reader.at < HEADER_SIZE:
+        return _stopped(reader, TOO_SHORT, HEADER_SIZE)
+    memcpy(head, reader.data + reader.at, HEADER_SIZE)
+    if not _parse(head, reader.key, frame) or <int64_t> frame.index != reader.index:
+        return _stopped(reader, UNSOUND_HEADER, 0)
+    frame.at = reader.at
+    return True
+
+
+cdef inline bint _fits_batch(Reader* reader, const Frame* frame) noexcept nogil:
+    if frame.first != (reader.remaining == 0):
+        return False
+    return reader.remaining == 0 or <int64_t> frame.remaining == reader.remaining - 1
+
+
+cdef inline bint _take(Reader* reader, const Frame* frame) noexcept nogil:
+    """Step over the frame where it may be taken and lies in the buffer; False: stopped."""
+    cdef uint64_t size = _size_of(frame.length)
+    if reader.batches and not _fits_batch(reader, frame):
+        return _stopped(reader, UNSOUND_HEADER, 0)
+    if reader.taken and <int64_t> frame.length > reader.budget - reader.total:
+        return _stopped(reader, ENDED, 0)
+    if size > <uint64_t> (reader.size - reader.at):
+        return _stopped(reader, TOO_SHORT, size)
+    reader.at += <int64_t> size
+    reader.index += 1
+    reader.taken += 1
+    reader.total += frame.length
+    reader.remaining = frame.remaining
+    return True
+
+
+cdef int _gather(Reader* reader, Frame* frames, uint8_t* heads, int64_t room) noexcept nogil:
+    """Take up to ``room`` frames by their headers alone; their checksums come next.
+
+    Returns: how many. The reader's status tells why there are no more, GOES_ON where there may be.
+    """
+    cdef int count = 0
+    cdef int64_t start = reader.at
+    reader.status = GOES_ON
+    reader.need = 0
+    while count < room and count < GROUP:
+        if reader.index >= reader.limit_index:
+            _stopped(reader, ENDED, 0)
+            break
+        if not _next_header(reader, heads + count * HEADER_SIZE, &frames[count]):
+            break
+        if not _take(reader, &frames[count]):
+            break
+        count += 1
+        if count >= 4 and reader.at - start >= GROUP_BYTES:
+            break
+    return count
+
+
+cdef int _sound_count(Reader* reader, const Frame* frames, const walrus_lane* lanes, int count) noexcept nogil:
+    """Return how many frames have their checksum in their lane; behind a wrong one, step back to it."""
+    cdef int place
+    for place in range(count):
+        if _end_state(lanes[place].state, reader.key, reader.algorithm, frames[place].index) \
+                != frames[place].checksum:
+            reader.at = frames[place].at
+            reader.index = frames[place].index
+            _stopped(reader, UNSOUND_PAYLOAD, _size_of(frames[place].length))
+            return place
+    return count
+
+
+cdef void _set_up(Reader* reader, const Py_buffer* buffer, uint64_t key, int algorithm) noexcept nogil:
+    memset(reader, 0, sizeof(Reader))
+    reader.data = <const uint8_t*> buffer.buf
+    reader.size = buffer.len
+    reader.key = key
+    reader.algorithm = algorithm
+    reader.budget = INT64_MAX
+
+
+def peek_header(view, int64_t at, uint64_t key):
+    """Return (length_bytes, index, batch_remaining) of the sound header at ``at``, or None."""
+    cdef Py_buffer buffer
+    cdef Frame frame
+    cdef bint found = False
+    _check_position(at)
+    PyObject_GetBuffer(view, &buffer, PyBUF_SIMPLE)
+    if buffer.len - at >= HEADER_SIZE:
+        found = _parse(<const uint8_t*> buffer.buf + at, key, &frame)
+    PyBuffer_Release(&buffer)
+    if not found:
+        return None
+    return frame.length, frame.index, frame.remaining
+
+
+def decode(
+        view, int64_t at, uint64_t key, int algorithm, uint64_t first_offset, int64_t index, limit_index, max_bytes,
+        max_entries):
+    """Decode frames ``[index, limit_index)`` of one block, whose first stands at ``at``.
+
+    Stops before the entry with which the payload sum would exceed ``max_bytes`` (the first entry
+    is always taken) and after ``max_entries``.
+
+    Returns: (entries, at, index, status, need): place and index of the next frame, one of DONE,
+    SHORT, BAD_HEADER, BAD_PAYLOAD for what stands there, and for SHORT the bytes needed from ``at``.
+    """
+    cdef Py_buffer buffer
+    cdef Reader reader
+    cdef int64_t limit = _clamped(limit_index)
+    cdef int64_t budget = _clamped(max_bytes)
+    cdef int64_t count_max = _clamped(max_entries)
+    cdef list entries = []
+    _check_position(at)
+    PyObject_GetBuffer(view, &buffer, PyBUF_SIMPLE)
+    try:
+        _set_up(&reader, &buffer, key, algorithm)
+        reader.at = at
+        reader.index = index
+        reader.limit_index = limit
+        reader.budget = budget if budget > 0 else 0
+        _decode(&reader, entries, first_offset, count_max)
+    finally:
+        PyBuffer_Release(&buffer)
+    return entries, reader.at, reader.index, reader.status, reader.need
+
+
+cdef int _decode(Reader* reader, list entries, uint64_t first_offset, int64_t count_max) except -1:
+    """Fill ``entries`` group by group; a group is copied out first and verified as it was copied."""
+    cdef Frame frames[GROUP]
+    cdef uint8_t heads[GROUP * HEADER_SIZE]
+    cdef walrus_lane lanes[GROUP]
+    cdef int count, place, sound
+    cdef int64_t before
+    while True:
+        if count_max <= reader.taken:
+            _stopped(reader, ENDED, 0)
+            return 0
+        before = reader.total
+        count = _gather(reader, frames, heads, count_max - reader.taken)
+        for place in range(count):
+            _copy_out(reader, &frames[place], heads + place * HEADER_SIZE, &lanes[place], entries, first_offset)
+        if reader.total - before >= RELEASE_DECODE_MIN:
+            with nogil:
+                sound = _verify_copies(reader, frames, lanes, count, heads)
+        else:
+            sound = _verify_copies(reader, frames, lanes, count, heads)
+        if sound < count:
+            del entries[len(entries) - (count - sound):]
+        if reader.status != GOES_ON:
+            return 0
+
+
+cdef int _copy_out(
+        Reader* reader, const Frame* frame, const uint8_t* head, walrus_lane* lane, list entries,
+        uint64_t first_offset) except -1:
+    """Make the entry of a frame and the lane over its own copy of the bytes."""
+    cdef bytes data = PyBytes_FromStringAndSize(
+        <const char*> reader.data + frame.at + HEADER_SIZE, <Py_ssize_t> frame.length)
+    if first_offset > UINT64_MAX - frame.index:
+        raise OverflowError("an offset has no place in 64 bits")
+    entries.append(_entry(first_offset + frame.index, frame.timestamp, data))
+    lane.data = <const uint8_t*> PyBytes_AS_STRING(data)
+    lane.length = frame.length
+    return 0
+
+
+cdef int _verify_copies(
+        Reader* reader, const Frame* frames, walrus_lane* lanes, int count, const uint8_t* heads) noexcept nogil:
+    cdef walrus_lane rests[GROUP]
+    cdef int place
+    for place in range(count):
+        rests[place].data = heads + place * HEADER_SIZE + 8
+        rests[place].length = REST_SIZE
+        rests[place].state = _start_state(reader.key, reader.algorithm)
+    _run_lanes(rests, <size_t> count, reader.algorithm)
+    for place in range(count):
+        lanes[place].state = rests[place].state
+    _run_lanes(lanes, <size_t> count, reader.algorithm)
+    return _sound_count(reader, frames, lanes, count)
+
+
+def seek(view, int64_t at, uint64_t key, int64_t index, target_index):
+    """Step from frame ``index`` at ``at`` towards ``target_index`` by headers alone.
+
+    Returns: (at, index, status, need) as in ``decode``; DONE means that ``target_index`` was reached.
+    """
+    cdef Py_buffer buffer
+    cdef Reader reader
+    cdef Frame frame
+    cdef uint8_t head[HEADER_SIZE]
+    cdef int64_t target = _clamped(target_index)
+    _check_position(at)
+    PyObject_GetBuffer(view, &buffer, PyBUF_SIMPLE)
+    _set_up(&reader, &buffer, key, FNV)
+    reader.at = at
+    reader.index = index
+    while True:
+        if reader.index >= target:
+            _stopped(&reader, ENDED, 0)
+            break
+        if not _next_header(&reader, head, &frame) or not _take(&reader, &frame):
+            break
+    PyBuffer_Release(&buffer)
+    return reader.at, reader.index, reader.status, reader.need
+
+
+cdef bint _find(Reader* reader, Frame* frame, int64_t index_min, int64_t index_end) noexcept nogil:
+    cdef const uint8_t* head
+    while reader.size - reader.at >= HEADER_SIZE:
+        head = reader.data + reader.at
+        if head[16] != 0 and _parse(head, reader.key, frame) and index_min <= <int64_t> frame.index < index_end \
+                and _size_of(frame.length) <= <uint64_t> (reader.size - reader.at):
+            return True
+        reader.at += ALIGN
+    return False
+
+
+def find_frame(view, int64_t at, uint64_t key, index_min, index_end):
+    """Search forward in steps of 8 bytes for a sound header with index in ``[index_min, index_end)``.
+
+    Returns: (at, index) of the first, or (-1, -1). Cost: one check per non-zero step.
+    """
+    cdef Py_buffer buffer
+    cdef Reader reader
+    cdef Frame frame
+    cdef int64_t first = _clamped(index_min)
+    cdef int64_t end = _clamped(index_end)
+    cdef bint found
+    _check_position(at)
+    PyObject_GetBuffer(view, &buffer, PyBUF_SIMPLE)
+    _set_up(&reader, &buffer, key, FNV)
+    reader.at = at
+    if buffer.len >= RELEASE_MIN:
+        with nogil:
+            found = _find(&reader, &frame, first, end)
+    else:
+        found = _find(&reader, &frame, first, end)
+    PyBuffer_Release(&buffer)
+    if not found:
+        return -1, -1
+    return reader.at, frame.index
+
+
+cdef struct Totals:
+    # Of the frames that a walk found sound.
+    int64_t remaining
+    uint64_t payload_bytes
+    uint64_t low
+    uint64_t high
+
+
+cdef void _walk(Reader* reader, Totals* totals) noexcept nogil:
+    cdef Frame frames[GROUP]
+    cdef uint8_t heads[GROUP * HEADER_SIZE]
+    cdef walrus_lane lanes[GROUP]
+    cdef int count, place
+    while True:
+        count = _gather(reader, frames, heads, GROUP)
+        for place in range(count):
+            lanes[place].data = reader.data + frames[place].at + 8
+            lanes[place].length = <size_t> frames[place].length + REST_SIZE
+            lanes[place].state = _start_state(reader.key, reader.algorithm)
+        _run_lanes(lanes, <size_t> count, reader.algorithm)
+        for place in range(_sound_count(reader, frames, lanes, count)):
+            totals.remaining = frames[place].remaining
+            totals.payload_bytes += frames[place].length
+            totals.low = min(totals.low, frames[place].timestamp)
+            totals.high = max(totals.high, frames[place].timestamp)
+        if reader.status != GOES_ON:
+            return
+
+
+def walk(view, int64_t at, uint64_t key, int algorithm, int64_t index, int64_t remaining, limit_index):
+    """Verify frames from ``at`` until the first that is not the continuation.
+
+    ``remaining`` is how many entries of a begun batch must still come (0: a new batch starts).
+    Stops at ``limit_index``, at the end of the buffer, at anything unsound, and where a frame
+    does not fit the batch it stands in.
+
+    Returns: (at, index, remaining, payload_bytes, low, high, status, need): the place behind the
+    last sound frame, and totals of the frames walked (timestamps low 2**64 - 1 and high 0 for none).
+    """
+    cdef Py_buffer buffer
+    cdef Reader reader
+    cdef Totals totals
+    cdef int64_t limit = _clamped(limit_index)
+    _check_position(at)
+    totals.remaining, totals.payload_bytes, totals.low, totals.high = remaining, 0, UINT64_MAX, 0
+    PyObject_GetBuffer(view, &buffer, PyBUF_SIMPLE)
+    _set_up(&reader, &buffer, key, algorithm)
+    reader.at = at
+    reader.index = index
+    reader.limit_index = limit
+    reader.batches = True
+    reader.remaining = remaining
+    if buffer.len >= RELEASE_MIN:
+        with nogil:
+            _walk(&reader, &totals)
+    else:
+        _walk(&reader, &totals)
+    PyBuffer_Release(&buffer)
+    return (
+        reader.at, reader.index, totals.remaining, totals.payload_bytes, totals.low, totals.high, reader.status,
+        reader.need)
+
+
+def is_zero(view):
+    """True where every byte is zero."""
+    cdef Py_buffer buffer
+    cdef bint zero
+    PyObject_GetBuffer(view, &buffer, PyBUF_SIMPLE)
+    if buffer.len >= RELEASE_MIN:
+        with nogil:
+            zero = walrus_is_zero(<const uint8_t*> buffer.buf, <size_t> buffer.len)
+    else:
+        zero = walrus_is_zero(<const uint8_t*> buffer.buf, <size_t> buffer.len)
+    PyBuffer_Release(&buffer)
+    return zero
+
+
+# --- the append path of one block -------------------------------------------------------------
+
+
+cdef struct Window:
+    # The memory of the block. Wrapped, so that the garbage collector cannot take the buffer's owner
+    # out of it without releasing the buffer.
+    Py_buffer buffer
+    bint held
+
+
+cdef int _write_all(
+        int descriptor, const uint8_t* head, size_t head_size, const uint8_t* payload, size_t length,
+        size_t padding, uint64_t position) except -1:
+    """Write head, payload and padding as one run at ``position`` of the file, however many calls it takes.
+
+    From RELEASE_MIN on without the GIL; ``payload`` must not change or go away meanwhile.
+
+    Raises: OSError: any of the bytes may have been written. Whatever a signal handler raises: likewise.
+    """
+    cdef size_t total = head_size + length + padding, done = 0
+    cdef int64_t written
+    while done < total:
+        if total >= RELEASE_MIN:
+            with nogil:
+                written = walrus_write_frame_at(descriptor, head, head_size, payload, length, padding, done, position)
+        else:
+            written = walrus_write_frame_at(descriptor, head, head_size, payload, length, padding, done, position)
+        if written > 0:
+            done += <size_t> written
+        elif written == -EINTR:
+            PyErr_CheckSignals()
+        else:
+            # A regular file that takes nothing and reports nothing is a broken one.
+            walrus_set_errno(<int> -written if written < 0 else EIO)
+            PyErr_SetFromErrno(OSError)
+    return 0
+
+
+cdef class Tail:
+    """Where the next frame of an unsealed block goes, and the append of one entry there.
+
+    Invariants: ``state`` changes in one step, after the bytes are written. ``claimed`` is raised
+    before a write starts, so ``torn`` (claimed beyond the state) tells that a write was
+    interrupted and bytes of it may stand behind the last good frame.
+
+    Threads: the caller holds the topic's lock for ``append``, ``claim``, ``advance`` and
+    ``release``; ``state`` may be read at any time.
+    """
+
+    cdef object _write
+    cdef object _clock
+    cdef Window _window
+    cdef int _descriptor
+    cdef uint64_t _base
+    cdef bint _released
+    cdef bint _writing              # into the window, with the GIL released
+    cdef readonly uint64_t key
+    cdef readonly int algorithm
+    cdef readonly uint64_t first_offset
+    cdef public uint64_t end
+    cdef public uint64_t reserved
+    cdef public uint64_t claimed
+    # The parts of ``state``.
+    cdef uint64_t _at
+    cdef uint64_t _index
+    cdef uint64_t _payload_bytes
+    cdef uint64_t _low
+    cdef uint64_t _high
+
+    def __cinit__(self):
+        self._window.held = False
+
+    def __init__(
+            self, *, write, window, int descriptor, uint64_t base, clock, uint64_t key, int algorithm,
+            uint64_t first_offset, uint64_t end, uint64_t reserved, state):
+        """Positions are bytes from the start of the block; the block starts at ``base`` of its file.
+
+        ``write(at_bytes_in_block, data)`` is always there; ``window`` (the block's memory) and
+        ``descriptor`` (of its file, -1: none) let the tail write by itself, as does ``clock``
+        None, which means the system's clock. ``state`` is (at, index, payload_bytes, low, high):
+        the end of the frames, their count, and totals.
+        """
+        self._let_go()
+        self._set_state(state)
+        self._write = write
+        self._clock = clock
+        self._descriptor = descriptor
+        self._base = base
+        self._released = False
+        self.key = key
+        self.algorithm = algorithm
+        self.first_offset = first_offset
+        self.end = end
+        self.reserved = reserved
+        self.claimed = self._at
+        if window is not None:
+            PyObject_GetBuffer(window, &self._window.buffer, PyBUF_WRITABLE)
+            self._window.held = True
+            if <uint64_t> self._window.buffer.len < end:
+                raise ValueError(f"a window of {self._window.buffer.len} bytes for a block of {end}")
+
+    def __dealloc__(self):
+        if self._window.held:
+            PyBuffer_Release(&self._window.buffer)
+
+    @property
+    def state(self):
+        """(at, index, payload_bytes, low, high): end of the frames, their count, and totals."""
+        return self._at, self._index, self._payload_bytes, self._low, self._high
+
+    @property
+    def next_offset(self):
+        """Offset that the next entry of this block gets."""
+        return self.first_offset + self._index
+
+    @property
+    def torn(self):
+        """True where an interrupted write may have left bytes behind the last good frame."""
+        return self.claimed != self._at
+
+    def now(self):
+        """Return the time to stamp entries with, in nanoseconds since the epoch."""
+        return self._now()
+
+    @cython.always_allow_keywords(False)
+    def append(self, data):
+        """Write one entry as a batch of its own.
+
+        Returns: its offset, or -1 where it does not fit in the reserved space (nothing changed).
+
+        Raises: InvalidPayloadError, OverflowError (a clock or an index beyond its field): nothing
+        changed. OSError, whatever ``write`` or a signal handler raises: the tail is torn.
+
+        Cost: one copy, into the window or the frame that is written, and one system call without a
+        window; no copy of ``bytes`` in frames over STAGED_MAX on a descriptor. Frames of 64 KiB
+        and more are written without the GIL.
+        """
+        cdef Py_buffer buffer
+        if PyBytes_CheckExact(data):
+            return self._append(<const uint8_t*> PyBytes_AS_STRING(data), <uint64_t> PyBytes_GET_SIZE(data))
+        try:
+            PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
+        except (TypeError, BufferError):
+            # No buffer, which has its own words, or one in pieces.
+            return self._append_bytes(_as_payload(data))
+        try:
+            if <uint64_t> buffer.len <= self._direct_max():
+                return self._append(<const uint8_t*> buffer.buf, <uint64_t> buffer.len)
+        finally:
+            PyBuffer_Release(&buffer)
+        return self._append_bytes(_as_payload(data))
+
+    def claim(self, uint64_t end_at):
+        """Announce that bytes up to ``end_at`` may be written now."""
+        self.claimed = end_at
+
+    def advance(self, state):
+        """Make frames that were written under ``claim`` part of the block, in one step."""
+        self._set_state(state)
+
+    def release(self):
+        """Let go of the window; every later append finds no room.
+
+        Raises: BufferError: another thread is writing into the window; nothing changed.
+        """
+        self._let_go()
+        self._released = True
+
+    cdef int _let_go(self) except -1:
+        if self._writing:
+            raise BufferError("an append is writing into the window")
+        if self._window.held:
+            self._window.held = False
+            PyBuffer_Release(&self._window.buffer)
+        return 0
+
+    cdef int _set_state(self, object state) except -1:
+        cdef uint64_t at, index, payload_bytes, low, high
+        at, index, payload_bytes, low, high = state
+        self._at, self._index, self._payload_bytes, self._low, self._high = at, index, payload_bytes, low, high
+        return 0
+
+    cdef uint64_t _now(self) except? 0:
+        if self._clock is not None:
+            return self._clock()
+        if WALRUS_HAS_CLOCK:
+            return walrus_now_ns()
+        import time
+
+        return time.time_ns()
+
+    cdef inline bint _has_room(self, uint64_t length) noexcept:
+        cdef uint64_t limit = min(self.reserved, self.end)
+        return self.claimed == self._at and not self._released \
+            and self._at <= limit and length <= limit - self._at and _size_of(length) <= limit - self._at
+
+    cdef inline uint64_t _direct_max(self) noexcept:
+        """Return the length up to which the GIL is held from here to the copy into the frame."""
+        if WALRUS_HAS_PWRITE and self._descriptor >= 0 and not self._window.held:
+            return STAGED_MAX - HEADER_SIZE
+        return RELEASE_MIN - HEADER_SIZE - ALIGN
+
+    cdef object _append_bytes(self, bytes payload):
+        return self._append(<const uint8_t*> PyBytes_AS_STRING(payload), <uint64_t> PyBytes_GET_SIZE(payload))
+
+    cdef object _append(self, const uint8_t* payload, uint64_t length):
+        """Append a payload that the caller keeps alive; one of more than _direct_max() cannot change."""
+        cdef uint64_t at, size, timestamp
+        if not self._has_room(length):
+            return -1
+        timestamp = self._now()
+        if self._clock is not None and not self._has_room(length):
+            # The clock was Python code, and that has used this tail.
+            return -1
+        at, size = self._at, _size_of(length)
+        if length > LENGTH_MAX or self._index > LENGTH_MAX:
+            raise OverflowError("length or index has no place in a frame header")
+        if self._window.held:
+            self._put_in_window(payload, length, timestamp)
+        elif WALRUS_HAS_PWRITE and self._descriptor >= 0:
+            self._put_in_file(payload, length, timestamp)
+        else:
+            self._put_by_call(payload, length, timestamp)
+        cdef uint64_t index = self._index
+        self._at = at + size
+        self._index = index + 1
+        self._payload_bytes += length
+        self._low = min(self._low, timestamp)
+        self._high = max(self._high, timestamp)
+        return self.first_offset + index
+
+    cdef int _put_in_window(self, const uint8_t* payload, uint64_t length, uint64_t timestamp) except -1:
+        cdef uint64_t at = self._at, size = _size_of(length), key = self.key
+        cdef uint32_t index = <uint32_t> self._index
+        cdef int algorithm = self.algorithm
+        cdef uint8_t* target = <uint8_t*> self._window.buffer.buf + at
+        if size > <uint64_t> self._window.buffer.len - at:
+            raise ValueError("the window ends before the reserved space does")
+        self.claimed = at + size
+        if size >= RELEASE_MIN:
+            self._writing = True
+            with nogil:
+                _put_frame(target, key, algorithm, payload, length, index, timestamp)
+            self._writing = False
+        else:
+            _put_frame(target, key, algorithm, payload, length, index, timestamp)
+        return 0
+
+    cdef int _put_in_file(self, const uint8_t* payload, uint64_t length, uint64_t timestamp) except -1:
+        cdef uint8_t staged[STAGED_MAX]
+        cdef uint64_t at = self._at, size = _size_of(length), key = self.key
+        cdef uint32_t index = <uint32_t> self._index
+        cdef int algorithm = self.algorithm
+        if at + size > <uint64_t> INT64_MAX or self._base > <uint64_t> INT64_MAX - (at + size):
+            raise OverflowError("a file has no such position")
+        self.claimed = at + size
+        if size <= STAGED_MAX:
+            _put_frame(staged, key, algorithm, payload, length, index, timestamp)
+            _write_all(self._descriptor, staged, <size_t> size, NULL, 0, 0, self._base + at)
+            return 0
+        if size >= RELEASE_MIN:
+            with nogil:
+                _put_head(staged, key, algorithm, payload, length, FIRST, 0, index, timestamp)
+        else:
+            _put_head(staged, key, algorithm, payload, length, FIRST, 0, index, timestamp)
+        _write_all(
+            self._descriptor, staged, HEADER_SIZE, payload, <size_t> length,
+            <size_t> (size - HEADER_SIZE - length), self._base + at)
+        return 0
+
+    cdef int _put_by_call(self, const uint8_t* payload, uint64_t length, uint64_t timestamp) except -1:
+        cdef uint64_t at = self._at, size = _size_of(length), key = self.key
+        cdef uint32_t index = <uint32_t> self._index
+        cdef int algorithm = self.algorithm
+        cdef bytes frame = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> size)
+        cdef uint8_t* target = <uint8_t*> PyBytes_AS_STRING(frame)
+        self.claimed = at + size
+        if size >= RELEASE_MIN:
+            with nogil:
+                _put_frame(target, key, algorithm, payload, length, index, timestamp)
+        else:
+            _put_frame(target, key, algorithm, payload, length, index, timestamp)
+        self._write(at, frame)
+        return 0

@@ -1,0 +1,166 @@
+"""The contract between the core and a backend: all that the author of a backend must read.
+
+A backend does byte I/O on a flat directory of files; it knows nothing of topics or frames.
+Every durable byte of a log passes through these two protocols (only the LOCK file is the
+core's own). Implementations need no base class. Backends raise plain ``OSError``; the core
+turns it into its own types. Paths are ``str``. Positions and lengths are bytes.
+
+Version: a backend states ``api = BACKEND_API`` as it was when it was written; the core
+accepts the range ``BACKEND_API_OLDEST .. BACKEND_API``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, Union, runtime_checkable
+
+from attrs import frozen
+
+BACKEND_API = 1
+BACKEND_API_OLDEST = 1
+
+Buffer = Union[bytes, bytearray, memoryview]
+
+
+@frozen(kw_only=True)
+class Capabilities:
+    """What a backend can do beyond the required methods; each flag stands for named methods.
+
+    The core never probes with ``hasattr``: a method behind a flag that is False is never called.
+    """
+
+    files: bool = True
+    """Paths name real files, so the core takes its LOCK file beside them."""
+    discard: bool = False
+    """``SegmentFile.discard`` gives space back."""
+    drop_cache: bool = False
+    """``SegmentFile.drop_cache`` makes the next read come from the medium."""
+    vectored: bool = False
+    """``SegmentFile.write_many`` and ``read_many``."""
+    memory: bool = False
+    """``SegmentFile.memory``."""
+    fileno: bool = False
+    """``SegmentFile.fileno``."""
+    durable_writes: bool = False
+    """The backend takes ``durable_writes=True`` and then every write is durable on return."""
+
+
+@runtime_checkable
+class SegmentFile(Protocol):
+    """One open file. Reads may run beside each other and beside one write to another range.
+
+    After ``close`` no method is called. ``close`` is called exactly once, does not sync, and
+    comes after every window that ``memory`` handed out has been released.
+    """
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file now, as the file system tells (a file may be cut by others)."""
+
+    def read_at(self, at_bytes: int, length_bytes: int) -> Buffer:
+        """Return exactly ``length_bytes``; never-written bytes read as zero.
+
+        Raises: OSError where the range ends beyond the file or the medium fails.
+        """
+
+    def write_at(self, at_bytes: int, data: Buffer) -> None:
+        """Write all of ``data`` or raise; short counts and EINTR are the backend's to handle.
+
+        The range lies inside the file. On an exception any part of the range may be written.
+        ``data`` may be reused by the caller on return.
+        """
+
+    def reserve(self, at_bytes: int, length_bytes: int) -> None:
+        """Make sure that later writes to the range cannot fail for want of space.
+
+        Extends the file where the range ends beyond it; new bytes read as zero. Never changes
+        bytes already written. All or nothing: on OSError space taken by the attempt is given
+        back and the size is as before. Ranges that are reserved already may be named again.
+        """
+
+    def sync(self) -> None:
+        """Make every byte written before the call durable, with the size and allocation.
+
+        Threads: callable beside writes; bytes written during the call may or may not be covered.
+        """
+
+    def close(self) -> None:
+        """Release the file. Does not make anything durable."""
+
+    # --- only where the capability of the same name is declared -----------------------------
+
+    def discard(self, at_bytes: int, length_bytes: int) -> None:
+        """Give the space of a range back; it reads as zero from then on."""
+
+    def drop_cache(self) -> None:
+        """Forget cached bytes, so that the next read tells what the medium holds."""
+
+    def write_many(self, writes: Sequence[tuple[int, Sequence[Buffer]]]) -> None:
+        """Write several extents, each the concatenation of its buffers, in one submission.
+
+        (``vectored``) On an exception any part of any extent may be written; on return, by
+        exception or not, no operation is in flight and the buffers are free.
+        """
+
+    def read_many(self, reads: Sequence[tuple[int, int]]) -> list[Buffer]:
+        """Read several ``(at_bytes, length_bytes)`` extents; as ``read_at`` for each."""
+
+    def memory(self, at_bytes: int, length_bytes: int) -> memoryview:
+        """Return a window onto the file: writes to it are writes to the file.
+
+        The core writes only to reserved ranges, and calls ``release()`` on the window.
+        """
+
+    def fileno(self) -> int:
+        """Return a descriptor on which the core itself may call pread and pwrite."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Access to directories and files. One instance serves one open log.
+
+    Constructed by the core as ``cls(durable_writes=..., **options)``, where ``options`` are
+    those of the builder or of the configuration file's table ``[backend_options]``.
+    Threads: methods may be called from any thread; two calls never name the same path at once.
+    """
+
+    name: str
+    api: int
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this instance can do; does not change during its life."""
+
+    def make_directory(self, path: str) -> None:
+        """Create the directory and missing parents, mode 0700, durably; existing ones are left."""
+
+    def list(self, directory: str) -> Iterable[str]:
+        """Return the names of the files in a directory, in any order."""
+
+    def create(self, path: str, *, size_bytes: int) -> SegmentFile:
+        """Create a file that must not exist (FileExistsError), mode 0600, reading as zeros.
+
+        Sparse where the system can. Not durable before ``sync`` and ``sync_dir``. On an
+        exception no file is left behind.
+        """
+
+    def open(self, path: str) -> SegmentFile:
+        """Open an existing regular file for reading and writing; links are refused."""
+
+    def rename(self, old_path: str, new_path: str) -> None:
+        """Rename within a directory. Durable after ``sync_dir``."""
+
+    def remove(self, path: str) -> None:
+        """Unlink a file that is not open. Durable after ``sync_dir``."""
+
+    def sync_dir(self, directory: str) -> None:
+        """Make creations, renames and removals in the directory durable."""
+
+    def sync_many(self, files: Sequence[SegmentFile]) -> None:
+        """``sync`` of several files, at once where the backend can. Raises the first failure."""
+
+    def close(self) -> None:
+        """Release what the instance holds. All its files have been closed before."""
+
+    def probe(self) -> dict[str, Any]:
+        """Facts for people, as ``walrus backends`` prints them: what is live, and why."""

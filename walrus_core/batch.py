@@ -1,0 +1,225 @@
+"""Atomic batch append: plan, lease, write, publish.
+
+Everything that can fail for want of space happens before the first byte; the bytes are written
+in chunks, one extent a block; then one store makes the whole batch visible. A batch that fails
+half-way is never published, and the block it began in takes no more entries.
+
+The transaction log of a batch is its frames: each says how many are still to come, and recovery
+keeps a batch only if the last one is there (docs/format.md, "Batch").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple, Optional
+
+from walrus_core import format as fmt
+from walrus_core import hot
+from walrus_core.allocator import Allocator, Lease
+from walrus_core.backend import Buffer
+from walrus_core.block import Block, State
+from walrus_core.errors import BatchTooLargeError, InvalidPayloadError
+from walrus_core.gate import Gate, refuse_reentry
+from walrus_core.topic import Topic
+
+CHUNK_BYTES = 8 * 1024 * 1024
+
+
+class Part(NamedTuple):
+    """Entries ``[start, stop)`` of a batch, which go into one block; ``size_bytes`` of frames."""
+
+    start: int
+    stop: int
+    size_bytes: int
+
+
+def check_batch(payloads: Iterable[object]) -> list[bytes]:
+    """Return the payloads as immutable bytes.
+
+    Raises: InvalidPayloadError, BatchTooLargeError: nothing changed.
+    """
+    if isinstance(payloads, (str, bytes, bytearray, memoryview)):
+        kind = type(payloads).__name__
+        raise InvalidPayloadError(reason=f"a batch is an iterable of payloads, not one {kind}")
+    taken: list[bytes] = []
+    total = 0
+    for data in payloads:
+        payload = hot.as_payload(data)
+        taken.append(payload)
+        total += len(payload)
+        if len(taken) > fmt.BATCH_COUNT_MAX:
+            found = len(payloads) if hasattr(payloads, "__len__") else len(taken)
+            raise BatchTooLargeError(found=found, limit=fmt.BATCH_COUNT_MAX, unit="entries")
+        if total > fmt.BATCH_BYTES_MAX:
+            raise BatchTooLargeError(found=total, limit=fmt.BATCH_BYTES_MAX, unit="bytes")
+    return taken
+
+
+def append_batch(topic: Topic, payloads: list[bytes], allocator: Allocator, gate: Gate) -> range:
+    """Append all of ``payloads`` (at least one) or none.
+
+    Returns: their offsets. Not durable: see ``Syncer.wait``.
+
+    Raises: EntryTooLargeError, DiskFullError, TooManyFilesError: nothing published. StorageError:
+    poisoned, nothing published. Cost: one submission per chunk of CHUNK_BYTES.
+    """
+    gate.check_call()
+    refuse_reentry(topic.lock, "an append")
+    with topic.lock:
+        gate.check_call()
+        sizes = [hot.frame_size(len(payload)) for payload in payloads]
+        allocator.check_frame(max(sizes))
+        topic.settle()
+        first_offset = topic.next_offset
+        here = _part_that_fits(topic, sizes)
+        leases = _lease_rest(sizes, here.stop, allocator)
+        active = topic.active
+        try:
+            if here.stop and active is not None:
+                topic.extend_reservation(active, here.size_bytes)
+                topic.note_dirty(active)
+            blocks = _adopt(topic, leases, first_offset)
+        except BaseException:
+            _give_back(leases, topic, allocator)
+            raise
+        try:
+            _write(topic, payloads, here, active, list(zip(blocks, (part for _lease, part in leases))))
+        except BaseException:
+            topic.withdraw(blocks)
+            raise
+        return range(first_offset, first_offset + len(payloads))
+
+
+def _part_that_fits(topic: Topic, sizes: list[int]) -> Part:
+    """Return the entries that still fit into the active block, none where it cannot go on."""
+    active = topic.active
+    if active is None or active.tail is None or not topic.can_continue(sizes[0]):
+        return Part(0, 0, 0)
+    return _fill(sizes, 0, active.tail.end - active.tail.state[0])
+
+
+def _fill(sizes: list[int], start: int, room_bytes: int) -> Part:
+    used = 0
+    stop = start
+    while stop < len(sizes) and used + sizes[stop] <= room_bytes:
+        used += sizes[stop]
+        stop += 1
+    return Part(start, stop, used)
+
+
+def _lease_rest(sizes: list[int], start: int, allocator: Allocator) -> list[tuple[Lease, Part]]:
+    """Lease and reserve blocks for the entries from ``start`` on, all of them or none."""
+    leases: list[tuple[Lease, Part]] = []
+    try:
+        while start < len(sizes):
+            slots = allocator.slots_for(sizes[start])
+            capacity = slots * allocator.block_size_bytes - fmt.PAGE_SIZE
+            wanted = _fill(sizes, start, capacity)
+            lease = allocator.lease(sizes[start], fmt.PAGE_SIZE + wanted.size_bytes)
+            # An older segment may have smaller or larger slots than new ones get.
+            room = min(lease.reserved, lease.slots * lease.segment.header.block_size_bytes) - fmt.PAGE_SIZE
+            part = _fill(sizes, start, room)
+            leases.append((lease, part))
+            start = part.stop
+    except BaseException:
+        for lease, _part in leases:
+            allocator.give_back(lease)
+        raise
+    return leases
+
+
+def _give_back(leases: list[tuple[Lease, Part]], topic: Topic, allocator: Allocator) -> None:
+    """Undo: blocks that were adopted are given up, the other leases are free at once."""
+    sequences = {lease.sequence for lease, _part in leases}
+    adopted = [block for block in topic.blocks if block.sequence in sequences]
+    for lease, _part in leases:
+        if all(block.sequence != lease.sequence for block in adopted):
+            allocator.give_back(lease)
+    topic.withdraw(adopted)
+
+
+def _adopt(topic: Topic, leases: list[tuple[Lease, Part]], first_offset: int) -> list[Block]:
+    blocks: list[Block] = []
+    for lease, part in leases:
+        blocks.append(topic.adopt(lease, first_offset + part.start, topic.blocks[-1].sequence if topic.blocks else 0))
+    return blocks
+
+
+def _write(
+    topic: Topic,
+    payloads: list[bytes],
+    here: Part,
+    active: Optional[Block],
+    later: list[tuple[Block, Part]],
+) -> None:
+    """Write every part, then publish the batch with one store."""
+    parts = ([(active, here)] if here.stop and active is not None else []) + later
+    timestamp = _tail(parts[0][0]).now()
+    for block, part in parts:
+        _tail(block).claim(_tail(block).state[0] + part.size_bytes)
+    for file_parts in _by_file(parts):
+        _write_file(payloads, file_parts, timestamp)
+    finals = [_final(block, part, payloads, timestamp) for block, part in parts]
+    if not later:
+        _tail(parts[0][0]).advance(tuple(finals[0]))
+        return
+    for (block, _part), final in zip(parts, finals):
+        if block is not active and block is not later[-1][0]:
+            block.final = final
+    _tail(later[-1][0]).advance(tuple(finals[-1]))
+    topic.publish([block for block, _part in later], finals[0] if parts[0][0] is active else None)
+
+
+def _tail(block: Block) -> hot.Tail:
+    assert block.tail is not None, "a block that is written has a tail"
+    return block.tail
+
+
+def _final(block: Block, part: Part, payloads: list[bytes], timestamp: int) -> State:
+    at, index, payload_bytes, low, high = _tail(block).state
+    count = part.stop - part.start
+    added = sum(map(len, payloads[part.start : part.stop]))
+    return State(
+        at + part.size_bytes, index + count, payload_bytes + added, min(low, timestamp), max(high, timestamp)
+    )
+
+
+def _by_file(parts: list[tuple[Block, Part]]) -> list[list[tuple[Block, Part]]]:
+    """Group consecutive parts that lie in one file, so that each group is one submission."""
+    groups: list[list[tuple[Block, Part]]] = []
+    for block, part in parts:
+        if groups and groups[-1][0][0].file is block.file:
+            groups[-1].append((block, part))
+        else:
+            groups.append([(block, part)])
+    return groups
+
+
+def _write_file(payloads: list[bytes], parts: list[tuple[Block, Part]], timestamp: int) -> None:
+    """Encode and write in chunks; several small parts of one file share a submission."""
+    writes: list[tuple[int, list[Buffer]]] = []
+    pending = 0
+    for block, part in parts:
+        at, index = _tail(block).state[0], _tail(block).state[1]
+        start = part.start
+        while start < part.stop:
+            stop, size = _chunk(payloads, start, part.stop)
+            buffers = hot.encode_batch(block.key, block.algorithm, payloads, start, stop, index, timestamp)
+            writes.append((block.base + at, buffers))
+            at, index, start = at + size, index + stop - start, stop
+            pending += size
+            if pending >= CHUNK_BYTES:
+                block.file.write_many(writes)
+                writes, pending = [], 0
+    if writes:
+        parts[0][0].file.write_many(writes)
+
+
+def _chunk(payloads: list[bytes], start: int, end: int) -> tuple[int, int]:
+    """Return (stop, frame bytes) of a chunk of about CHUNK_BYTES from ``start``."""
+    size = 0
+    stop = start
+    while stop < end and (stop == start or size < CHUNK_BYTES):
+        size += hot.frame_size(len(payloads[stop]))
+        stop += 1
+    return stop, size

@@ -1,0 +1,194 @@
+"""Block: a run of slots leased to one topic, and the frames in it.
+
+Knows where its bytes lie and how far they go. Not here: which topic it serves next, when to
+sync. Positions are bytes from the start of the block unless a name says otherwise.
+
+Invariants: entries ``[first_offset, first_offset + state.index)`` lie in ``[PAGE_SIZE, state.at)``;
+``final``, once set, is what holds of a block that takes no more entries.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections.abc import Callable
+from typing import NamedTuple, Optional
+
+from walrus_core import format as fmt
+from walrus_core import hot
+from walrus_core.backend import Buffer
+from walrus_core.pages import BlockHeader, Mark
+from walrus_core.segment import Segment
+from walrus_core.types import BlockInfo, Position
+
+PLACE_SPACING_BYTES = 64 * 1024
+NO_TIMESTAMP = 2**64 - 1
+
+
+class State(NamedTuple):
+    """How far a block is filled: end of its frames, their count, and totals over them."""
+
+    at: int
+    index: int
+    payload_bytes: int
+    low_ns: int
+    high_ns: int
+
+
+EMPTY = State(fmt.PAGE_SIZE, 0, 0, NO_TIMESTAMP, 0)
+
+
+class Block:
+    """One leased block. Threads: the topic's lock guards ``final`` and ``tail``; marks belong to
+    whoever holds the sync lock; ``places`` belongs to readers of the topic."""
+
+    __slots__ = ("file", "final", "generation", "header", "is_clean", "is_sealed", "key", "marked_at", "places", "segment", "tail")
+
+    def __init__(self, segment: Segment, header: BlockHeader) -> None:
+        """``header`` is what the header page says or will say."""
+        self.segment = segment
+        self.file = segment.file
+        self.header = header
+        self.key = hot.block_key(segment.header.salt, header.sequence)
+        self.tail: Optional[hot.Tail] = None
+        self.final: Optional[State] = None
+        self.is_sealed = False
+        self.is_clean = False
+        """The newest mark on the medium says that nothing stands behind it."""
+        self.generation = 0
+        self.marked_at = 0
+        """End of the frames as the newest written mark has it."""
+        self.places: list[tuple[int, int]] = [(0, fmt.PAGE_SIZE)]
+        """Known (index, at) pairs, ascending, about every PLACE_SPACING_BYTES."""
+
+    @property
+    def sequence(self) -> int:
+        """The block's own number, never used twice in a log."""
+        return self.header.sequence
+
+    @property
+    def first_offset(self) -> int:
+        """Offset of the first entry."""
+        return self.header.first_offset
+
+    @property
+    def algorithm(self) -> int:
+        """Checksum algorithm of its segment."""
+        return self.segment.header.algorithm
+
+    @property
+    def length_bytes(self) -> int:
+        """Size of all slots of the block."""
+        return self.header.slots * self.segment.header.block_size_bytes
+
+    @property
+    def base(self) -> int:
+        """Position of the block in its segment."""
+        return self.segment.slot_at(self.header.slot)
+
+    @property
+    def state(self) -> State:
+        """How far the block is filled now."""
+        if self.final is not None:
+            return self.final
+        return EMPTY if self.tail is None else State(*self.tail.state)
+
+    @property
+    def end_offset(self) -> int:
+        """Offset behind the last entry."""
+        return self.first_offset + self.state.index
+
+    def info(self, topic: str) -> BlockInfo:
+        """Facts for people and observers."""
+        return BlockInfo(
+            topic=topic,
+            sequence=self.sequence,
+            position=Position(segment_sequence=self.segment.sequence, at_bytes=self.base),
+            slot_count=self.header.slots,
+            first_offset=self.first_offset,
+            end_offset=self.end_offset,
+            used_bytes=self.state.at,
+        )
+
+    def read(self, at: int, length: int) -> Buffer:
+        """Return ``length`` bytes from ``at``. Raises: StorageError."""
+        return self.file.read(self.base + at, length)
+
+    def write(self, at: int, data: Buffer) -> None:
+        """Write ``data`` at ``at``. Raises: DiskFullError; StorageError: poisoned."""
+        self.file.write(self.base + at, data)
+
+    def reserve(self, at: int, length: int) -> None:
+        """Reserve space. Raises: DiskFullError: undone."""
+        self.file.reserve(self.base + at, length)
+
+    def open_tail(self, state: State, reserved: int, clock: Optional[Callable[[], int]]) -> hot.Tail:
+        """Make the block ready for appends behind ``state``; its file stays open until ``close_tail``.
+
+        Raises: StorageError: as before.
+        """
+        handle = self.file.hold()
+        capabilities = self.file.backend_capabilities
+        try:
+            window = handle.memory(self.base, self.length_bytes) if capabilities.memory else None
+            descriptor = handle.fileno() if capabilities.fileno else -1
+            self.tail = hot.Tail(
+                write=self.write,
+                window=window,
+                descriptor=descriptor,
+                base=self.base,
+                clock=clock,
+                key=self.key,
+                algorithm=self.algorithm,
+                first_offset=self.first_offset,
+                end=self.length_bytes,
+                reserved=reserved,
+                state=tuple(state),
+            )
+        except BaseException:
+            self.file.let_go()
+            raise
+        return self.tail
+
+    def close_tail(self) -> None:
+        """Freeze the block at its state and let its file go; idempotent."""
+        tail = self.tail
+        if tail is None:
+            return
+        if self.final is None:
+            self.final = State(*tail.state)
+        self.tail = None
+        tail.release()
+        self.file.let_go()
+
+    def write_mark(self, state: State, flags: int) -> None:
+        """Write the next mark: ``state`` is durable. The mark itself is not yet. Raises: StorageError."""
+        mark = Mark(
+            self.sequence,
+            self.generation + 1,
+            flags,
+            state.at,
+            state.index,
+            state.payload_bytes,
+            state.low_ns,
+            state.high_ns,
+        )
+        self.segment.write_mark(self.header.slot, mark)
+        self.generation += 1
+        self.marked_at = state.at
+        self.is_clean = bool(flags & fmt.MARK_CLEAN)
+        self.is_sealed = bool(flags & fmt.MARK_SEALED)
+
+    def place_before(self, index: int) -> tuple[int, int]:
+        """Return the nearest known (index, at) at or before ``index``."""
+        places = self.places
+        return places[bisect_right(places, (index, fmt.BLOCK_SIZE_MAX * fmt.BLOCKS_PER_SEGMENT_MAX)) - 1]
+
+    def remember_place(self, index: int, at: int) -> None:
+        """Keep a place that a reader came by, if it is far enough behind the last one kept."""
+        if at >= self.places[-1][1] + PLACE_SPACING_BYTES:
+            self.places.append((index, at))
+
+    def insert_place(self, index: int, at: int) -> None:
+        """Keep the place of a frame that was found behind damage."""
+        if (index, at) not in self.places:
+            insort(self.places, (index, at))

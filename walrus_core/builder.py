@@ -1,0 +1,206 @@
+"""Where options come from: builder, environment, configuration file, defaults, in this order.
+
+The builder collects; ``options()`` resolves and validates; nothing is opened before ``build()``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Optional, Union
+
+from walrus_core.config import FsyncSchedule, Options, ReadConsistency
+from walrus_core.errors import ConfigError
+from walrus_core.paths import CONFIG_NAME, default_data_dir, key_directory
+from walrus_core.plugins import choose_backend_name
+
+if TYPE_CHECKING:
+    from walrus_core.walrus import Walrus
+
+_FILE_KEYS: Mapping[str, str] = {
+    "backend": "backend",
+    "backend_options": "backend_options",
+    "blocked_plugins": "blocked_plugins",
+    "consistency": "consistency",
+    "persist_every": "persist_every",
+    "fsync": "fsync_schedule",
+    "durable_writes": "durable_writes",
+    "checksum": "checksum",
+    "block_size": "block_size",
+    "blocks_per_segment": "blocks_per_segment",
+    "on_corruption": "on_corruption",
+    "open_files_max": "open_files_max",
+}
+_RENAMED = {"block_size": "block_size_bytes"}
+_SETTABLE = {
+    "backend",
+    "backend_options",
+    "blocked_plugins",
+    "consistency",
+    "fsync_schedule",
+    "durable_writes",
+    "checksum",
+    "block_size",
+    "blocks_per_segment",
+    "on_corruption",
+    "open_files_max",
+    "clock",
+    "random_bytes",
+    "observers",
+    "config_file",
+}
+
+
+class WalrusBuilder:
+    """Collects options for a log; every method returns the builder."""
+
+    def __init__(self) -> None:
+        """Start with nothing set."""
+        self._data_dir: Optional[str] = None
+        self._key: Optional[str] = None
+        self._set: dict[str, Any] = {}
+
+    def data_dir(self, path: Union[str, os.PathLike[str]]) -> WalrusBuilder:
+        """Keep the log under ``path``; WALRUS_DATA_DIR and WALRUS_INSTANCE_KEY are then ignored."""
+        text = os.fspath(path)
+        if not isinstance(text, str) or not text or "\0" in text:
+            raise ConfigError(option="data_dir", reason=f"must be a path as str, not {path!r}")
+        self._data_dir = text
+        return self
+
+    def key(self, key: str) -> WalrusBuilder:
+        """Use the namespace of ``key``: a directory of its own under the data directory."""
+        key_directory(key)
+        self._key = key
+        return self
+
+    def backend(self, backend: Union[str, Any], **options: Any) -> WalrusBuilder:
+        """Choose the backend by name ("fd", "mmap", "memory", ...) with its options, or give an object."""
+        self._set["backend"] = backend
+        if options:
+            self._set["backend_options"] = options
+        return self
+
+    def consistency(self, model: ReadConsistency) -> WalrusBuilder:
+        """Choose when checkpoints become durable (default: strictly-at-once)."""
+        return self.set(consistency=model)
+
+    def fsync_schedule(self, schedule: FsyncSchedule) -> WalrusBuilder:
+        """Choose when appended entries become durable (default: every 200 ms)."""
+        return self.set(fsync_schedule=schedule)
+
+    def durable_writes(self, wanted: bool = True) -> WalrusBuilder:
+        """With sync-each: open files with O_DSYNC, so that each write is durable by itself."""
+        return self.set(durable_writes=wanted)
+
+    def checksum(self, name: str) -> WalrusBuilder:
+        """Choose "fnv1a64" (default) or "crc32c" for new segments."""
+        return self.set(checksum=name)
+
+    def block_size(self, size_bytes: int) -> WalrusBuilder:
+        """Size of a block in new segments (default 10 MiB, a multiple of 4 096)."""
+        return self.set(block_size=size_bytes)
+
+    def blocks_per_segment(self, count: int) -> WalrusBuilder:
+        """Blocks in a new segment file (default 100)."""
+        return self.set(blocks_per_segment=count)
+
+    def on_corruption(self, policy: str) -> WalrusBuilder:
+        """What reads do at damage: "raise" (default) or "skip"."""
+        return self.set(on_corruption=policy)
+
+    def observer(self, observer: object) -> WalrusBuilder:
+        """Add an object with hook implementations (walrus_core.hookspecs)."""
+        self._set["observers"] = (*self._set.get("observers", ()), observer)
+        return self
+
+    def clock(self, now: Callable[[], int]) -> WalrusBuilder:
+        """Stamp entries with ``now()``, nanoseconds since the epoch."""
+        return self.set(clock=now)
+
+    def config_file(self, path: Union[str, os.PathLike[str]]) -> WalrusBuilder:
+        """Read options from this TOML file instead of ``walrus.toml`` in the data directory."""
+        return self.set(config_file=os.fspath(path))
+
+    def set(self, **options: Any) -> WalrusBuilder:
+        """Set several options by name; None leaves an option unset. Raises: ConfigError: unknown name."""
+        for name, value in options.items():
+            if name not in _SETTABLE:
+                raise ConfigError(option=name, reason=f"is no option; known are {', '.join(sorted(_SETTABLE))}")
+            if value is not None:
+                self._set[name] = value
+        return self
+
+    def options(self) -> Options:
+        """Resolve and validate. Raises: ConfigError, UnknownBackendError."""
+        base = self._data_dir if self._data_dir is not None else default_data_dir()
+        values = self._from_file(base)
+        values.update({name: value for name, value in self._set.items() if name != "config_file"})
+        configured = values.pop("backend_from_file", None)
+        backend = values.get("backend")
+        blocked = tuple(values.get("blocked_plugins", ()))
+        if backend is None or isinstance(backend, str):
+            values["backend"] = choose_backend_name(backend, configured, blocked)
+        values["blocked_plugins"] = blocked
+        values["observers"] = tuple(values.get("observers", ()))
+        for name, field in _RENAMED.items():
+            if name in values:
+                values[field] = values.pop(name)
+        return Options(path=self._directory(base), **values)
+
+    def build(self) -> Walrus:
+        """Open the log. Raises as ``Walrus``."""
+        from walrus_core.walrus import Walrus
+
+        return Walrus.from_options(self.options())
+
+    def _directory(self, base: str) -> str:
+        key = self._key
+        if key is None and self._data_dir is None:
+            key = os.environ.get("WALRUS_INSTANCE_KEY") or None
+        return base if key is None else os.path.join(base, key_directory(key))
+
+    def _from_file(self, base: str) -> dict[str, Any]:
+        given = self._set.get("config_file")
+        path = given or os.path.join(base, CONFIG_NAME)
+        if given is None and not os.path.isfile(path):
+            return {}
+        return read_config(path)
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """Read a ``walrus.toml`` into builder options. Raises: ConfigError: unreadable, unknown keys."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        with open(path, "rb") as file:
+            table = tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(option=path, reason=str(error)) from error
+    unknown = sorted(set(table) - set(_FILE_KEYS))
+    if unknown:
+        reason = f"unknown keys {', '.join(unknown)}; known are {', '.join(sorted(_FILE_KEYS))}"
+        raise ConfigError(option=path, reason=reason)
+    values = {_FILE_KEYS[key]: value for key, value in table.items()}
+    if "backend" in values:
+        values["backend_from_file"] = values.pop("backend")
+    if "fsync_schedule" in values:
+        values["fsync_schedule"] = FsyncSchedule.parse(values["fsync_schedule"])
+    consistency = _consistency(path, values.pop("consistency", None), values.pop("persist_every", None))
+    if consistency is not None:
+        values["consistency"] = consistency
+    return values
+
+
+def _consistency(path: str, name: object, persist_every: Any) -> Optional[ReadConsistency]:
+    if name is None and persist_every is None:
+        return None
+    if name == "strictly_at_once" and persist_every is None:
+        return ReadConsistency.strictly_at_once()
+    if name in (None, "at_least_once") and persist_every is not None:
+        return ReadConsistency.at_least_once(persist_every)
+    reason = "consistency is 'strictly_at_once', or 'at_least_once' with persist_every"
+    raise ConfigError(option=path, reason=reason)

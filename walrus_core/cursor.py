@@ -1,0 +1,125 @@
+"""Cursor: a named reader's next offset in one topic, and its checkpoints.
+
+Invariants: ``offset`` never moves back by itself and never passes the topic's visible end;
+``saved_offset`` is durable, and so is every entry below it; whenever a consuming read returns,
+``offset - saved_offset`` is less than the consistency model's ``persist_every``.
+
+Threads: the caller holds the topic's ``read_lock``.
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from walrus_core import hot
+from walrus_core.cursorfile import CursorFile, CursorPage
+from walrus_core.errors import CorruptionError
+from walrus_core.format import PAGE_CURSOR
+from walrus_core.pages import PageState
+from walrus_core.reader import ReadResult, read_entries
+from walrus_core.syncer import Syncer
+from walrus_core.topic import Topic
+
+WINDOW_BYTES = 128 * 1024
+WINDOW_ENTRIES = 512
+
+
+class Cursor:
+    """One cursor. Its page exists from its first checkpoint on."""
+
+    __slots__ = ("_cursors", "_ready", "_syncer", "lost", "name", "offset", "page", "saved_offset", "topic")
+
+    def __init__(
+        self, name: str, topic: Topic, cursors: CursorFile, syncer: Syncer, page: Optional[CursorPage]
+    ) -> None:
+        """``page`` None: nothing was ever consumed through this cursor."""
+        self.name = name
+        self.topic = topic
+        self._cursors = cursors
+        self._syncer = syncer
+        self.page = page
+        self.offset = 0 if page is None else page.state.offset
+        self.saved_offset = self.offset
+        self.lost = page is not None and page.damaged
+        """Both states of the page were unreadable: reads raise until ``seek``."""
+        self._ready: list[hot.Entry] = []
+        """Entries decoded ahead, in reverse order; the last one is the next unless the cursor moved."""
+
+    def check(self) -> None:
+        """Raises: CorruptionError: the position is lost; ``Walrus.seek`` sets a new one."""
+        if self.lost:
+            raise CorruptionError(
+                message=f"the position of cursor {self.name!r} of topic {self.topic.name!r} is damaged; "
+                "set it anew with seek()",
+                kind="cursor states",
+                path=self._cursors.file.path,
+                at_bytes=0,
+                topic=self.topic.name,
+                offset=None,
+                end_offset=None,
+            )
+
+    def start_offset(self) -> int:
+        """Return the next offset to read; what was reclaimed is behind every cursor."""
+        return max(self.offset, self.topic.low_water)
+
+    def next_entry(self, end_offset: int) -> ReadResult:
+        """Return the next entry below ``end_offset`` as a result of none or one. Moves nothing."""
+        offset = self.start_offset()
+        if offset >= end_offset:
+            return ReadResult([], None)
+        ready = self._ready
+        while ready and ready[-1].offset < offset:
+            ready.pop()
+        if ready and ready[-1].offset == offset:
+            return ReadResult([ready[-1]], None)
+        result = read_entries(self.topic, offset, end_offset, WINDOW_BYTES, WINDOW_ENTRIES)
+        if not result.entries:
+            return result
+        self._ready = result.entries[::-1]
+        return ReadResult([result.entries[0]], None)
+
+    def forget_ready(self) -> None:
+        """Drop what was decoded ahead."""
+        self._ready = []
+
+    def advance(self, offset: int, persist_every: int) -> None:
+        """Move to ``offset``, durably where the consistency model asks for it.
+
+        Raises: StorageError: the cursor stands where it stood.
+        """
+        if offset - self.saved_offset >= persist_every:
+            self.persist(offset)
+        self.offset = offset
+
+    def seek(self, offset: int) -> None:
+        """Set the position, forwards or back, durably. Raises: StorageError: as before."""
+        self.persist(offset)
+        self.offset = offset
+        self.lost = False
+        self.forget_ready()
+
+    def persist(self, offset: int) -> None:
+        """Make ``offset`` the durable position, after the entries below it are durable.
+
+        Raises: SyncFailedError, StorageError: the old position holds in memory.
+        Cost: one small write and one sync, and a sync of the entries where they need it.
+        """
+        self._syncer.wait(self.topic, offset)
+        self.write_state(offset)
+        self._cursors.sync()
+        self.saved_offset = offset
+
+    def write_state(self, offset: int) -> None:
+        """Write the position without a sync. The entries below it must be durable."""
+        if self.page is None:
+            topic = self.topic
+            self.page = self._cursors.add(
+                PAGE_CURSOR,
+                topic.page.identity.incarnation,
+                topic.encoded,
+                self.name.encode("utf-8"),
+                PageState(1, offset),
+            )
+        else:
+            self._cursors.write_state(self.page, lambda state: state._replace(offset=offset))

@@ -1,0 +1,254 @@
+"""cursors.db: the topics and cursors of a log, one 4 KiB page each, read whole at open.
+
+Each page has two alternating states with a generation, so a write never touches the state that
+holds. Lives here: pages and their durability. Not here: what an offset means.
+
+Invariants: ``pages`` mirrors the file; a page's state changes in memory only after its bytes
+are written; a page is handed to one owner until it is freed.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Optional
+
+from attrs import frozen
+
+from walrus_core import format as fmt
+from walrus_core import pages
+from walrus_core.errors import CorruptionError
+from walrus_core.files import FileCache, LogFile, wrap_directory_call
+from walrus_core.gate import refuse_reentry
+from walrus_core.hot import fnv1a64
+from walrus_core.pages import PageIdentity, PageState
+
+PAGES_AT_CREATION = 16
+LOG_PAGE = fmt.CURSORS_FIRST_PAGE
+"""The page that belongs to the log itself: ``offset`` of its state is the first block sequence that
+was never handed out, ``floor`` the page count of the file."""
+
+
+@frozen
+class LostState:
+    """A page whose identity is sound and whose states are both damaged."""
+
+    identity: PageIdentity
+
+
+class CursorPage:
+    """One page in use. ``state`` is what the file holds (written, perhaps not synced yet)."""
+
+    __slots__ = ("damaged", "identity", "state")
+
+    def __init__(self, identity: PageIdentity, state: PageState, damaged: bool = False) -> None:
+        """``damaged`` says that both states were unreadable; ``state`` then is a placeholder."""
+        self.identity = identity
+        self.state = state
+        self.damaged = damaged
+
+
+class CursorFile:
+    """The open cursors.db. Threads: every method may be called from any thread."""
+
+    def __init__(self, files: FileCache, file: LogFile, log_id: bytes, page_count: int) -> None:
+        """Use ``create_cursor_file`` or ``open_cursor_file``."""
+        self._files = files
+        self._file = file
+        self.log_id = log_id
+        self.pages: dict[int, CursorPage] = {}
+        self._page_count = page_count
+        self._free: set[int] = set()
+        self._lock = threading.RLock()
+        self._sync_lock = threading.RLock()
+
+    @property
+    def file(self) -> LogFile:
+        """The file, for whoever syncs several at once."""
+        return self._file
+
+    def page_key(self, page: int) -> int:
+        """State from which the checksums of a page start: bound to this log and this page."""
+        return fnv1a64(self.log_id + page.to_bytes(8, "little"))
+
+    def load(self) -> tuple[list[LostState], list[int]]:
+        """Read every page.
+
+        Returns: (pages that lost both states, numbers of pages of which one state was bad).
+        Raises: CorruptionError: a page has states and no readable identity.
+        """
+        lost: list[LostState] = []
+        single: list[int] = []
+        for number in range(fmt.CURSORS_FIRST_PAGE, self._page_count):
+            page = self._file.read(number * fmt.PAGE_SIZE, fmt.PAGE_SIZE)
+            key = self.page_key(number)
+            identity = pages.decode_identity(page, key)
+            state, damaged = pages.decode_states(page, key)
+            if identity is None or identity.page != number:
+                self._check_unowned(page, state, damaged, number)
+                self._free.add(number)
+                continue
+            if state is None and damaged:
+                lost.append(LostState(identity))
+            elif damaged:
+                single.append(number)
+            self.pages[number] = CursorPage(identity, state or PageState(0, 0), state is None and damaged)
+        self._free.discard(LOG_PAGE)
+        return lost, single
+
+    def _check_unowned(self, page: object, state: Optional[PageState], damaged: bool, number: int) -> None:
+        """A page without identity is free only if nothing of a state is left on it."""
+        if state is None and not damaged:
+            return
+        reason = f"page {number} has a state and no readable identity"
+        raise self._corrupt(reason, "cursor page identity", number)
+
+    def find(self, kind: int, topic: bytes, cursor: bytes = b"") -> Optional[CursorPage]:
+        """Return the page of a topic or cursor, or None. Cost: a walk over all pages."""
+        for page in self.pages.values():
+            identity = page.identity
+            if identity.kind == kind and identity.topic == topic and identity.cursor == cursor:
+                return page
+        return None
+
+    def add(self, kind: int, incarnation: int, topic: bytes, cursor: bytes, state: PageState) -> CursorPage:
+        """Give a page to a new owner and write it. Not durable.
+
+        Raises: DiskFullError, StorageError: no page was given.
+        """
+        refuse_reentry(self._lock, "a write of cursors.db")
+        with self._lock:
+            if kind == fmt.PAGE_LOG:
+                number = LOG_PAGE
+            else:
+                if not self._free:
+                    self._grow()
+                number = min(self._free)
+            identity = PageIdentity(kind, number, incarnation, topic, cursor)
+            key = self.page_key(number)
+            at = number * fmt.PAGE_SIZE
+            # The state before the identity: a page counts once it has an owner.
+            body = pages.encode_state(state, key).ljust(fmt.SECTOR_SIZE, b"\0")
+            sectors = [bytes(fmt.SECTOR_SIZE), bytes(fmt.SECTOR_SIZE)]
+            sectors[state.generation % 2] = body
+            self._file.write(at, b"".join(sectors) + pages.encode_identity(identity, key))
+            page = CursorPage(identity, state)
+            self.pages[number] = page
+            self._free.discard(number)
+            return page
+
+    def _grow(self) -> None:
+        """Double the file. Its new size is durable before the log page names it, so that a file
+        shorter than the log page says is one that was cut by others."""
+        count = self._page_count
+        self._file.reserve(count * fmt.PAGE_SIZE, count * fmt.PAGE_SIZE)
+        self._files.sync([self._file])
+        self.write_state(self.pages[LOG_PAGE], lambda state: state._replace(floor=2 * count))
+        self._page_count = 2 * count
+        self._free.update(range(count, 2 * count))
+
+    def check_log_page(self) -> CursorPage:
+        """Return the log's own page. Raises: CorruptionError: it is lost, or the file was cut."""
+        page = self.pages.get(LOG_PAGE)
+        if page is None or page.damaged or page.identity.kind != fmt.PAGE_LOG:
+            raise self._corrupt("the log's own page cannot be read", "cursors.db log page", LOG_PAGE)
+        if page.state.floor > self._page_count:
+            reason = f"the file has {self._page_count} pages, it had {page.state.floor}"
+            raise self._corrupt(reason, "cursors.db truncated", self._page_count)
+        return page
+
+    def _corrupt(self, reason: str, kind: str, number: int) -> CorruptionError:
+        return CorruptionError(
+            message=f"{self._file.path}: {reason}",
+            kind=kind,
+            path=self._file.path,
+            at_bytes=number * fmt.PAGE_SIZE,
+            topic=None,
+            offset=None,
+            end_offset=None,
+        )
+
+    def write_state(self, page: CursorPage, change: Callable[[PageState], PageState]) -> None:
+        """Write a page's next state. Not durable before ``sync``.
+
+        ``change`` gets the state that holds and returns the new one, whose generation is set here.
+        Raises: StorageError: the old state holds.
+        """
+        refuse_reentry(self._lock, "a write of cursors.db")
+        with self._lock:
+            state = change(page.state)._replace(generation=page.state.generation + 1)
+            number = page.identity.page
+            at = number * fmt.PAGE_SIZE + fmt.STATE_AT[state.generation % 2]
+            data = pages.encode_state(state, self.page_key(number)).ljust(fmt.SECTOR_SIZE, b"\0")
+            self._file.write(at, data)
+            page.state = state
+            page.damaged = False
+
+    def remove(self, page: CursorPage) -> None:
+        """Take a page from its owner and wipe it. Not durable. Raises: StorageError."""
+        with self._lock:
+            number = page.identity.page
+            self._file.write(number * fmt.PAGE_SIZE, bytes(fmt.PAGE_SIZE))
+            self.pages.pop(number, None)
+            self._free.add(number)
+
+    def sync(self) -> None:
+        """Make all that was written before the call durable; one sync serves all who wait.
+
+        Raises: SyncFailedError: poisoned.
+        """
+        written = self._file.written
+        refuse_reentry(self._sync_lock, "a sync of cursors.db")
+        with self._sync_lock:
+            if self._file.synced >= written:
+                self._files.gate.check_write()
+                return
+            self._files.sync([self._file])
+
+
+def create_cursor_file(files: FileCache, directory: str, log_id: bytes) -> CursorFile:
+    """Create cursors.db, durably. Raises: StorageError: none was made. SyncFailedError: poisoned.
+
+    The header is written last and synced, so a crash in between leaves a file without a header,
+    which the next open recognises as never finished as long as there are no segments.
+    """
+    path = os.path.join(directory, fmt.CURSORS_NAME)
+    gate, backend = files.gate, files.backend
+    size = PAGES_AT_CREATION * fmt.PAGE_SIZE
+    handle = wrap_directory_call(gate, path, "create", lambda: backend.create(path, size_bytes=size), poisons=False)
+    file = files.add(path, handle)
+    file.reserve(0, size)
+    cursors = CursorFile(files, file, log_id, PAGES_AT_CREATION)
+    cursors._free.update(range(fmt.CURSORS_FIRST_PAGE, PAGES_AT_CREATION))
+    cursors.add(fmt.PAGE_LOG, 0, b"", b"", PageState(1, 1, PAGES_AT_CREATION))
+    file.write(0, pages.encode_cursors_header(log_id))
+    files.sync([file])
+    wrap_directory_call(gate, directory, "sync", lambda: backend.sync_dir(directory), poisons=True)
+    return cursors
+
+
+def open_cursor_file(files: FileCache, directory: str) -> Optional[CursorFile]:
+    """Open an existing cursors.db without reading its pages.
+
+    Returns: None where its header was never written (the file is all zeros so far).
+    Raises: CorruptionError: both copies of the header are damaged. UnsupportedVersionError.
+    """
+    path = os.path.join(directory, fmt.CURSORS_NAME)
+    file = files.add(path)
+    size = file.size_bytes()
+    head = file.read(0, min(size, 2 * fmt.PAGE_SIZE))
+    log_id = pages.decode_cursors_header(head, path)
+    if log_id is None:
+        if not any(bytes(head)):
+            return None
+        raise CorruptionError(
+            message=f"both copies of the header of {path} are damaged",
+            kind="cursors.db header",
+            path=path,
+            at_bytes=0,
+            topic=None,
+            offset=None,
+            end_offset=None,
+        )
+    return CursorFile(files, file, log_id, size // fmt.PAGE_SIZE)

@@ -1,0 +1,358 @@
+"""Engine: the rooms of one open log, put together, opened and closed in order.
+
+``walrus.py`` is the public surface over it. Lives here: construction, open, the background
+tick, close, and what fork and interpreter exit mean for a log.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any, Optional
+
+from walrus_core import format as fmt
+from walrus_core import lock as lock_module
+from walrus_core.allocator import Allocator, new_log_id
+from walrus_core.block import Block
+from walrus_core.config import DEFAULT_CURSOR, Options
+from walrus_core.cursor import Cursor
+from walrus_core.errors import StorageError, UsageError, WalrusError, storage_error
+from walrus_core.events import Events
+from walrus_core.files import FileCache, wrap_directory_call
+from walrus_core.flusher import Flusher
+from walrus_core.gate import CLOSED, FORKED, OPEN, Gate
+from walrus_core.lock import DirectoryLock
+from walrus_core.memory import MemoryBackend
+from walrus_core.pages import PageState
+from walrus_core.plugins import check_backend_object, load_backend
+from walrus_core.reclaim import Reclaimer
+from walrus_core.recovery import Recovered, finish, recover
+from walrus_core.syncer import Syncable, Syncer
+from walrus_core.topic import Topic
+from walrus_core.types import Damage, RecoveryReport
+
+DAMAGES_KEPT = 1000
+
+
+class Engine:
+    """One open log. Threads: see the rooms; ``topics`` only grows, under ``_create_lock``."""
+
+    def __init__(self, options: Options) -> None:
+        """Open the directory that ``options`` name, creating it if need be.
+
+        Raises: LockedError, PluginError, CorruptionError, UnsupportedVersionError, StorageError:
+        everything that was taken is given back.
+        """
+        self.options = options
+        quiet = "WALRUS_QUIET" in os.environ
+        self.events = Events(options.observers, quiet)
+        self.gate = Gate(options.path, self.events.poisoned, quiet, writes_sync=options.durable_writes)
+        self.topics: dict[str, Topic] = {}
+        self._cursors_by_topic: dict[str, dict[str, Cursor]] = {}
+        self._create_lock = threading.RLock()
+        self._close_lock = threading.RLock()
+        self.damages: list[Damage] = []
+        self.backend = self._make_backend()
+        self.files = FileCache(self.backend, options.open_files_max, self.gate)
+        self._lock: Optional[DirectoryLock] = None
+        try:
+            self._open()
+        except BaseException:
+            self._release()
+            raise
+        _open_engines.add(self)
+
+    def _make_backend(self) -> Any:
+        options = self.options
+        if options.backend is None or isinstance(options.backend, str):
+            return load_backend(
+                options.backend or "fd",
+                options=options.backend_options,
+                durable_writes=options.durable_writes,
+                blocked=options.blocked_plugins,
+            )
+        check_backend_object(options.backend, options.durable_writes)
+        return options.backend
+
+    # --- open -------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        directory = self.options.path
+        self._call_directory("create directory", lambda: self.backend.make_directory(directory))
+        identity = None if self.backend.capabilities.files else ("memory", id(self._store()), os.path.normpath(directory))
+        self._lock = DirectoryLock(directory, identity)
+        names = sorted(self._call_directory("list", lambda: self.backend.list(directory)))
+        recovered = recover(self.files, directory, names, new_log_id(self.options.random_bytes))
+        self.cursors = recovered.cursors
+        self._build(recovered)
+        self.report: RecoveryReport = finish(self.files, directory, recovered, self.allocator)
+        self._restore(recovered)
+        self.events.recovered(self.report)
+        for damage in self.report.damages:
+            self.note_damage(damage)
+
+    def _store(self) -> object:
+        return self.backend.store if isinstance(self.backend, MemoryBackend) else self.backend
+
+    def _call_directory(self, operation: str, call: Callable[[], Any]) -> Any:
+        return wrap_directory_call(self.gate, self.options.path, operation, call, poisons=False)
+
+    def _build(self, recovered: Recovered) -> None:
+        options = self.options
+        self.allocator = Allocator(
+            self.files,
+            self.cursors,
+            options,
+            options.random_bytes or os.urandom,
+            options.clock or time.time_ns,
+            self.events.segment_created,
+            self.events.segment_reclaimed,
+        )
+        self.allocator.start(recovered.inventory.segments, recovered.inventory.highest_sequence)
+        schedule = options.fsync_schedule
+        self._flusher = Flusher(self, schedule.interval_ms / 1000)
+        wakes = schedule.kind == "interval"
+        self.syncer = Syncer(
+            self.files,
+            self.cursors,
+            self.gate,
+            self.events.synced,
+            self._sealed,
+            wake=self._flusher.wake if wakes else _do_nothing,
+            urge=self._flusher.wake if schedule.kind == "never" else _do_nothing,
+            durable_writes=options.durable_writes,
+        )
+        self.reclaimer = Reclaimer(
+            self.cursors, self.allocator, lambda topic: self._cursors_by_topic[topic.name].values(), self.live_topics
+        )
+
+    def _restore(self, recovered: Recovered) -> None:
+        for item in recovered.topics:
+            topic = Topic(item.name, item.page, self.allocator, self.syncer, self.gate, self.options.clock)
+            blocks = [found.block for found in item.chain.kept]
+            topic.restore(blocks, item.next_offset, item.low_water, item.chain.appendable)
+            self._cursors_by_topic[topic.name] = {}
+            for page in item.cursors:
+                self._add_cursor(topic, page.identity.cursor.decode("utf-8"), page)
+            self._add_cursor(topic, DEFAULT_CURSOR, None)
+            self.topics[topic.name] = topic
+
+    # --- topics and cursors -------------------------------------------------------------------
+
+    def live_topics(self) -> list[Topic]:
+        """Return the topics that exist for users: those that ever had an entry."""
+        return [topic for topic in list(self.topics.values()) if topic.next_offset > 0]
+
+    def find_topic(self, name: str) -> Optional[Topic]:
+        """Return the topic, or None where it does not exist."""
+        topic = self.topics.get(name)
+        return topic if topic is not None and topic.next_offset > 0 else None
+
+    def make_topic(self, name: str, encoded: bytes) -> Topic:
+        """Return the topic, creating its page where it is new.
+
+        Raises: StorageError: nothing changed. A topic without entries is not there for users.
+        """
+        with self._create_lock:
+            self.gate.check_call()
+            topic = self.topics.get(name)
+            if topic is None:
+                random_bytes = self.options.random_bytes or os.urandom
+                incarnation = int.from_bytes(random_bytes(8), "little")
+                page = self.cursors.find(fmt.PAGE_TOPIC, encoded)
+                if page is None:
+                    page = self.cursors.add(fmt.PAGE_TOPIC, incarnation, encoded, b"", PageState(1, 0))
+                topic = Topic(name, page, self.allocator, self.syncer, self.gate, self.options.clock)
+                self._cursors_by_topic[name] = {}
+                self._add_cursor(topic, DEFAULT_CURSOR, None)
+                self.topics[name] = topic
+            return topic
+
+    def _add_cursor(self, topic: Topic, name: str, page: Any) -> Cursor:
+        known = self._cursors_by_topic[topic.name]
+        if name not in known:
+            known[name] = Cursor(name, topic, self.cursors, self.syncer, page)
+        return known[name]
+
+    def cursor(self, topic: Topic, name: str) -> Cursor:
+        """Return a cursor of the topic; a new one starts at the oldest entry."""
+        known = self._cursors_by_topic[topic.name].get(name)
+        if known is not None:
+            return known
+        with self._create_lock:
+            return self._add_cursor(topic, name, None)
+
+    def visible_end(self, topic: Topic) -> int:
+        """Return the offset below which readers see entries.
+
+        Raises: PoisonedError is for the caller to decide; after a failure only durable ones count.
+        """
+        if self.options.fsync_schedule.kind == "each" or self.gate.failure is not None:
+            return topic.durable_offset
+        return topic.next_offset
+
+    def note_damage(self, damage: Damage) -> None:
+        """Keep, log and announce damage; the same damage once."""
+        if damage in self.damages:
+            return
+        if len(self.damages) < DAMAGES_KEPT:
+            self.damages.append(damage)
+        self.gate.warn("damaged bytes: %s", damage)
+        self.events.corruption_found(damage)
+
+    def _sealed(self, block: Block, topic: Syncable) -> None:
+        if isinstance(topic, Topic):
+            self.events.block_sealed(block.info(topic.name))
+
+    # --- background ---------------------------------------------------------------------------
+
+    def request_reclaim(self, topic: Topic) -> None:
+        """Let the flusher give blocks back, if the topic has any to give."""
+        if self.reclaimer.has_work(topic):
+            self._flusher.wake()
+
+    def tick(self) -> bool:
+        """Sync and reclaim, on the flusher's thread. Returns: whether something is left."""
+        if self.gate.blocks_writes or self.gate.state != OPEN:
+            return False
+        try:
+            self.syncer.sync()
+            self.reclaimer.run()
+        except (StorageError, UsageError) as error:
+            # A usage error here says that the log was closed or dropped meanwhile. A failed sync has poisoned the log; a full disk waits for space: the next tick tries.
+            self.gate.warn("background work on %s: %s", self.options.path, error)
+        except Exception as error:
+            # A defect of ours must not end syncing in silence: no more writes are taken.
+            failure = StorageError(path=self.options.path, operation="sync", errno=None, reason=repr(error))
+            self.gate.poison(failure)
+        return not self.syncer.is_idle and self.options.fsync_schedule.kind == "interval"
+
+    def sync(self) -> None:
+        """Make all entries and all cursors durable. Raises: SyncFailedError, PoisonedError."""
+        self.gate.check_call()
+        self.syncer.sync()
+        self.persist_cursors()
+        self.reclaimer.run()
+
+    def persist_cursors(self) -> None:
+        """Make every cursor's position durable with one sync. The entries must be durable."""
+        moved: list[tuple[Cursor, int]] = []
+        for topic in self.live_topics():
+            with topic.read_lock:
+                for cursor in list(self._cursors_by_topic[topic.name].values()):
+                    if cursor.offset > cursor.saved_offset and cursor.offset <= topic.durable_offset:
+                        cursor.write_state(cursor.offset)
+                        moved.append((cursor, cursor.offset))
+        if self.cursors.file.is_dirty:
+            self.cursors.sync()
+        for cursor, offset in moved:
+            cursor.saved_offset = max(cursor.saved_offset, offset)
+
+    # --- close --------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Sync, persist cursors, join the thread, give everything back. Idempotent.
+
+        Raises: the first error, once; everything is given back all the same.
+        """
+        with self._close_lock:
+            if self.gate.state != OPEN:
+                return
+            self.gate.shut()
+            try:
+                self._flusher.stop(wait=True)
+                self._drain()
+                if self.gate.failure is None:
+                    self._finish_cleanly()
+            finally:
+                self._release()
+
+    def _drain(self) -> None:
+        """Wait for calls that began before the gate was shut; drop what they left unpublished."""
+        for topic in list(self.topics.values()):
+            with topic.lock:
+                topic.settle()
+            with topic.read_lock:
+                pass
+
+    def _finish_cleanly(self) -> None:
+        self.syncer.sync()
+        self.persist_cursors()
+        self.reclaimer.run()
+        for topic in self.live_topics():
+            self._mark_clean(topic)
+        self.files.sync(file for file in self.files.dirty_files())
+
+    def _mark_clean(self, topic: Topic) -> None:
+        """Write that nothing stands behind the last frame, where that is so."""
+        block = topic.active
+        tail = None if block is None else block.tail
+        if block is None or tail is None or block.is_clean:
+            return
+        block.write_mark(block.state, 0 if tail.torn else fmt.MARK_CLEAN)
+
+    def _release(self) -> None:
+        """Give back what is held, whatever state it is in. Raises: the first error."""
+        errors: list[BaseException] = []
+        steps: Iterable[Callable[[], object]] = [
+            *(topic.close_tails for topic in self.topics.values()),
+            self.files.close,
+            lambda: self.gate.leave(CLOSED),
+            self.backend.close,
+        ]
+        for step in steps:
+            try:
+                step()
+            except Exception as error:
+                errors.append(error)
+        if self._lock is not None:
+            self._lock.release()
+        if errors:
+            first = errors[0]
+            raise storage_error(first, self.options.path, "close") if isinstance(first, OSError) else first
+
+    def abandon(self) -> None:
+        """The log was dropped unclosed: stop the thread, write nothing, promise nothing."""
+        if self.gate.state == OPEN:
+            self.gate.leave(CLOSED)
+            self._flusher.stop(wait=False)
+            if self._lock is not None:
+                self._lock.release()
+
+    def after_fork(self) -> None:
+        """In a forked child: every call raises ForkedError, and the parent's lock stays the parent's."""
+        if self.gate.state == OPEN:
+            self.gate.leave(FORKED)
+            if self._lock is not None:
+                self._lock.forget_in_child()
+
+
+def _do_nothing() -> None:
+    """For schedules in which nothing has to be woken."""
+
+
+_open_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    lock_module.forget_all_in_child()
+    for engine in list(_open_engines):
+        engine.after_fork()
+
+
+def _close_at_exit() -> None:
+    """Do the last sync of logs that were left open; starts no thread."""
+    for engine in list(_open_engines):
+        try:
+            engine.close()
+        except WalrusError as error:
+            engine.gate.warn("closing %s at exit: %s", engine.options.path, error)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_close_at_exit)

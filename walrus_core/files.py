@@ -1,0 +1,247 @@
+"""Open files, kept by LRU, and the one place where a backend's OSError becomes our error.
+
+``LogFile`` is a file that may be open or not; callers name ranges, never descriptors. Files
+with writes that no sync has covered yet, and files in use, are never closed to make room:
+a later sync through another descriptor might not be told of a write-back error.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Optional, TypeVar
+
+from walrus_core.backend import Backend, Buffer, Capabilities, SegmentFile
+from walrus_core.errors import ContractError, StorageError, storage_error
+from walrus_core.gate import Gate
+
+Result = TypeVar("Result")
+
+
+class LogFile:
+    """One file of the log directory.
+
+    Invariants: ``written`` counts writes that began and ``synced`` is the count that the last
+    completed sync found, so they are equal only if every write is covered. ``holds`` counts the
+    operations and tails that need the file open.
+    """
+
+    __slots__ = ("_files", "handle", "holds", "path", "synced", "written")
+
+    def __init__(self, files: FileCache, path: str, handle: Optional[SegmentFile] = None) -> None:
+        """``handle`` is the open file where the caller has just created it."""
+        self._files = files
+        self.path = path
+        self.handle = handle
+        self.holds = 0
+        self.written = 0
+        self.synced = 0
+
+    @property
+    def is_dirty(self) -> bool:
+        """True where a write is not covered by a completed sync."""
+        return self.written != self.synced
+
+    def _read(self, call: Callable[[SegmentFile], Result]) -> Result:
+        handle = self._files.hold(self)
+        try:
+            return call(handle)
+        except OSError as error:
+            raise storage_error(error, self.path, "read") from error
+        finally:
+            self._files.let_go(self)
+
+    def _write(self, call: Callable[[SegmentFile], object], operation: str) -> None:
+        gate = self._files.gate
+        gate.check_write()
+        handle = self._files.hold(self)
+        try:
+            self.written += 1
+            call(handle)
+        except OSError as error:
+            raise gate.write_failed(error, self.path, operation) from error
+        finally:
+            self._files.let_go(self)
+
+    def size_bytes(self) -> int:
+        """Size now. Raises: StorageError."""
+        return self._read(lambda handle: handle.size_bytes)
+
+    def read(self, at_bytes: int, length_bytes: int) -> Buffer:
+        """Return exactly ``length_bytes``. Raises: StorageError, ContractError."""
+        data = self._read(lambda handle: handle.read_at(at_bytes, length_bytes))
+        if len(data) != length_bytes:
+            reason = f"read_at returned {len(data)} bytes, not {length_bytes}"
+            raise ContractError(name=self._files.backend.name, reason=reason)
+        return data
+
+    def write(self, at_bytes: int, data: Buffer) -> None:
+        """Write all of ``data``.
+
+        Raises: DiskFullError, TooManyFilesError: part may be written. StorageError: poisoned.
+        """
+        self._write(lambda handle: handle.write_at(at_bytes, data), "write")
+
+    def write_many(self, writes: Sequence[tuple[int, Sequence[Buffer]]]) -> None:
+        """Write several extents, each the concatenation of its buffers; errors as ``write``."""
+        if self._files.backend.capabilities.vectored:
+            self._write(lambda handle: handle.write_many(writes), "write")
+            return
+        for at_bytes, buffers in writes:
+            for data in buffers:
+                self.write(at_bytes, data)
+                at_bytes += len(data)
+
+    def reserve(self, at_bytes: int, length_bytes: int) -> None:
+        """Make later writes to the range safe from a full disk; errors as ``write``, undone."""
+        self._write(lambda handle: handle.reserve(at_bytes, length_bytes), "reserve")
+
+    def discard(self, at_bytes: int, length_bytes: int) -> None:
+        """Give the space of a range back; only where the backend can."""
+        self._write(lambda handle: handle.discard(at_bytes, length_bytes), "discard")
+
+    def drop_cache(self) -> None:
+        """Make the next read come from the medium, where the backend can. Raises: StorageError."""
+        if self._files.backend.capabilities.drop_cache:
+            self._read(lambda handle: handle.drop_cache())
+
+    @property
+    def backend_capabilities(self) -> Capabilities:
+        """What the file can do beyond the required methods."""
+        return self._files.backend.capabilities
+
+    def hold(self) -> SegmentFile:
+        """Keep the file open until ``let_go``. Raises: StorageError."""
+        return self._files.hold(self)
+
+    def let_go(self) -> None:
+        """End one ``hold``."""
+        self._files.let_go(self)
+
+
+class FileCache:
+    """At most ``limit`` open files, the least recently used closed first.
+
+    Threads: every method may be called from any thread.
+    """
+
+    def __init__(self, backend: Backend, limit: int, gate: Gate) -> None:
+        """``limit`` is soft: files in use or with unsynced writes stay open beyond it."""
+        self.backend = backend
+        self.gate = gate
+        self._limit = limit
+        self._lock = threading.RLock()
+        self._open: OrderedDict[LogFile, None] = OrderedDict()
+
+    def add(self, path: str, handle: Optional[SegmentFile] = None) -> LogFile:
+        """Return the file at ``path``, which is opened at its first use unless ``handle`` is."""
+        file = LogFile(self, path, handle)
+        if handle is not None:
+            with self._lock:
+                self._open[file] = None
+                self._make_room()
+        return file
+
+    def hold(self, file: LogFile) -> SegmentFile:
+        """Open ``file`` if need be and keep it open until ``let_go``. Raises: StorageError."""
+        with self._lock:
+            if file.handle is None:
+                try:
+                    file.handle = self.backend.open(file.path)
+                except OSError as error:
+                    raise storage_error(error, file.path, "open") from error
+                self._make_room()
+            self._open[file] = None
+            self._open.move_to_end(file)
+            file.holds += 1
+            return file.handle
+
+    def let_go(self, file: LogFile) -> None:
+        """End one ``hold``."""
+        with self._lock:
+            file.holds -= 1
+
+    def _make_room(self) -> None:
+        excess = len(self._open) + 1 - self._limit
+        if excess <= 0:
+            return
+        for file in list(self._open):
+            if file.holds == 0 and not file.is_dirty:
+                self._close(file)
+                excess -= 1
+                if excess <= 0:
+                    return
+
+    def _close(self, file: LogFile) -> None:
+        handle, file.handle = file.handle, None
+        self._open.pop(file, None)
+        if handle is not None:
+            try:
+                handle.close()
+            except OSError as error:
+                # close() may report a write-back error of bytes that were never promised durable.
+                raise self.gate.sync_failed(error, file.path) from error
+
+    def sync(self, files: Iterable[LogFile]) -> int:
+        """Make every byte written to these files before the call durable.
+
+        Returns: how many files needed it. Raises: SyncFailedError: the log is poisoned, nothing
+        is known of what is durable. Cost: one submission where the backend can.
+        """
+        self.gate.check_write()
+        targets = [(file, file.written) for file in dict.fromkeys(files)]
+        held: list[SegmentFile] = []
+        taken: list[LogFile] = []
+        try:
+            for file, _count in targets:
+                held.append(file.hold())
+                taken.append(file)
+            try:
+                if len(held) == 1:
+                    held[0].sync()
+                elif held:
+                    self.backend.sync_many(held)
+            except OSError as error:
+                raise self.gate.sync_failed(error, ", ".join(file.path for file, _ in targets)) from error
+            for file, count in targets:
+                file.synced = max(file.synced, count)
+        finally:
+            for file in taken:
+                file.let_go()
+        return len(targets)
+
+    def dirty_files(self) -> list[LogFile]:
+        """Return the files with writes that no sync has covered."""
+        with self._lock:
+            return [file for file in self._open if file.is_dirty]
+
+    def forget(self, file: LogFile) -> None:
+        """Close a file that is about to be removed. Raises: StorageError."""
+        with self._lock:
+            self._close(file)
+
+    def close(self) -> None:
+        """Close every file; the first error is raised after all of them are closed."""
+        first: Optional[StorageError] = None
+        with self._lock:
+            for file in list(self._open):
+                try:
+                    self._close(file)
+                except StorageError as error:
+                    first = first or error
+        if first is not None:
+            raise first
+
+
+def wrap_directory_call(gate: Gate, path: str, operation: str, call: Callable[[], Any], poisons: bool) -> Any:
+    """Run a directory operation of the backend; ``poisons`` says that a failure is a failed sync.
+
+    Raises: StorageError, SyncFailedError.
+    """
+    try:
+        return call()
+    except OSError as error:
+        if poisons:
+            raise gate.sync_failed(error, path) from error
+        raise storage_error(error, path, operation) from error

@@ -1,0 +1,122 @@
+"""Whether the log still takes calls: open, poisoned, closed, or inherited by a forked child.
+
+One object per log; every room asks it, so that a failure anywhere stops writes everywhere.
+
+Invariants: a poisoned gate never opens again; ``blocks_writes`` is False only while the log is
+open and sound; ``blocks_calls`` is True wherever it is; the first poisoning error is the one that is remembered.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Optional
+
+from walrus_core.errors import (
+    ClosedError,
+    ForkedError,
+    PoisonedError,
+    ReentrantCallError,
+    StorageError,
+    SyncFailedError,
+    is_harmless,
+    storage_error,
+)
+
+logger = logging.getLogger("walrus_core")
+
+OPEN, CLOSED, FORKED = "open", "closed", "forked"
+
+
+class Gate:
+    """State of one log that all of its rooms share. Reads of its attributes need no lock."""
+
+    __slots__ = ("_announce", "_writes_sync", "blocks_calls", "blocks_writes", "failure", "path", "quiet", "state")
+
+    def __init__(
+        self, path: str, announce: Callable[[Exception], None], quiet: bool, writes_sync: bool = False
+    ) -> None:
+        """``announce`` is told once about the failure that poisons the log. ``writes_sync`` says
+        that a write is a sync too (O_DSYNC), so that any failed write is a failed sync."""
+        self._writes_sync = writes_sync
+        self.path = path
+        self.state = OPEN
+        self.failure: Optional[StorageError] = None
+        self.blocks_calls = False
+        """No new append, read or checkpoint of a caller may begin."""
+        self.blocks_writes = False
+        """No byte may be written."""
+        self.quiet = quiet
+        self._announce = announce
+
+    def check_open(self) -> None:
+        """Raises: ClosedError, ForkedError: the log cannot be used at all."""
+        if self.state == OPEN:
+            return
+        raise (ForkedError if self.state == FORKED else ClosedError)(path=self.path)
+
+    def check_call(self) -> None:
+        """Raises: ClosedError, ForkedError, PoisonedError: a call that changes the log cannot begin."""
+        if self.blocks_calls:
+            self.check_open()
+            raise PoisonedError(path=self.path, reason=str(self.failure)) from self.failure
+
+    def check_write(self) -> None:
+        """Raises: ClosedError, ForkedError, PoisonedError: nothing was written."""
+        if self.blocks_writes:
+            if self.failure is not None:
+                raise PoisonedError(path=self.path, reason=str(self.failure)) from self.failure
+            self.check_open()
+
+    def shut(self) -> None:
+        """Let no new call begin; what is under way may still write."""
+        self.blocks_calls = True
+        self.state = CLOSED
+
+    def leave(self, state: str) -> None:
+        """Close the gate for good: CLOSED or FORKED."""
+        self.blocks_calls = True
+        self.blocks_writes = True
+        self.state = state
+
+    def poison(self, error: StorageError) -> None:
+        """Refuse every later write, sync and checkpoint; reads go on below durable offsets."""
+        if self.failure is not None:
+            return
+        self.failure = error
+        self.blocks_calls = True
+        self.blocks_writes = True
+        if not self.quiet:
+            logger.error("log at %s is poisoned: %s", self.path, error)
+        self._announce(error)
+
+    def sync_failed(self, error: OSError, path: object) -> SyncFailedError:
+        """Poison, and return the error to raise: a failed sync is never retried."""
+        reason = error.strerror or str(error)
+        failure = SyncFailedError(path=str(path), operation="sync", errno=error.errno, reason=reason)
+        self.poison(failure)
+        return failure
+
+    def write_failed(self, error: OSError, path: object, operation: str) -> StorageError:
+        """Return the error to raise; poison unless it only says that space or files ran out."""
+        if self._writes_sync and operation == "write":
+            return self.sync_failed(error, path)
+        failure = storage_error(error, path, operation)
+        if not is_harmless(error):
+            self.poison(failure)
+        return failure
+
+    def warn(self, message: str, *details: object) -> None:
+        """Log a warning, unless WALRUS_QUIET is set."""
+        if not self.quiet:
+            logger.warning(message, *details)
+
+
+def refuse_reentry(lock: Any, operation: str) -> None:
+    """Raise ReentrantCallError where this thread already holds ``lock`` (an RLock).
+
+    That is so only when a signal handler or a finaliser calls the log while the same thread is
+    inside it: going on would see half-made state, waiting would be a deadlock.
+    """
+    if lock._is_owned():
+        raise ReentrantCallError(operation=operation)

@@ -1,0 +1,133 @@
+"""What lies in the directory at open: names, segment headers, header pages. Changes nothing but
+the size of a segment that others cut short.
+
+Damage is listed, never raised, except where going on could do harm: a newer format.
+"""
+
+from __future__ import annotations
+
+import os
+
+from attrs import define, field
+
+from walrus_core import format as fmt
+from walrus_core import pages
+from walrus_core.block import Block
+from walrus_core.chain import Found
+from walrus_core.files import FileCache, LogFile
+from walrus_core.paths import is_free_name, is_own_name, parse_segment_name
+from walrus_core.segment import Segment
+from walrus_core.types import Damage
+
+
+@define
+class Inventory:
+    """The directory as found."""
+
+    segments: list[Segment] = field(factory=list)
+    found: list[Found] = field(factory=list)
+    damages: list[Damage] = field(factory=list)
+    foreign: list[str] = field(factory=list)
+    leftovers: list[LogFile] = field(factory=list)
+    """Half-made segments and free files: nothing durable is in them."""
+    highest_sequence: int = 0
+
+
+def segment_names(names: list[str]) -> dict[int, str]:
+    """Return the names of segment files by sequence."""
+    parsed = ((parse_segment_name(name), name) for name in names)
+    return {sequence: name for sequence, name in parsed if sequence is not None}
+
+
+def take_inventory(files: FileCache, directory: str, names: list[str], log_id: bytes) -> Inventory:
+    """Read the headers of all segments. Raises: UnsupportedVersionError, StorageError."""
+    inventory = Inventory()
+    by_sequence = segment_names(names)
+    inventory.highest_sequence = max(by_sequence, default=0)
+    for name in sorted(names):
+        if is_free_name(name):
+            inventory.leftovers.append(files.add(os.path.join(directory, name)))
+        elif parse_segment_name(name) is None and not is_own_name(name):
+            inventory.foreign.append(name)
+    for sequence, name in sorted(by_sequence.items()):
+        _read_segment(files, os.path.join(directory, name), sequence, log_id, inventory)
+    for segment in inventory.segments:
+        inventory.found.extend(read_blocks(segment, inventory.damages))
+    return inventory
+
+
+def _read_segment(files: FileCache, path: str, sequence: int, log_id: bytes, inventory: Inventory) -> None:
+    file = files.add(path)
+    size = file.size_bytes()
+    area = bytes(file.read(0, min(size, fmt.SEGMENT_HEADER_SIZE)))
+    header, is_first = pages.decode_segment_header(area, path)
+    if header is None:
+        if not area.strip(b"\0"):
+            # Creation is durable before use, so a segment without a header was never used.
+            inventory.leftovers.append(file)
+        else:
+            inventory.damages.append(Damage(kind="segment header", path=path, at_bytes=0))
+        return
+    if header.log_id != log_id:
+        inventory.foreign.append(os.path.basename(path))
+        return
+    if header.sequence != sequence:
+        inventory.damages.append(Damage(kind="segment name", path=path, at_bytes=0))
+        return
+    if not is_first:
+        inventory.damages.append(Damage(kind="segment header, read from its copy", path=path, at_bytes=0))
+    if size < header.size_bytes:
+        inventory.damages.append(Damage(kind="segment truncated", path=path, at_bytes=size))
+        file.reserve(header.size_bytes - 1, 1)
+    inventory.segments.append(Segment(file, header))
+
+
+def read_blocks(segment: Segment, damages: list[Damage]) -> list[Found]:
+    """Read the header pages of a segment anew; sets its free and quarantined slots."""
+    found: list[Found] = []
+    segment.free.clear()
+    segment.quarantined.clear()
+    slot = 0
+    while slot < segment.header.slot_count:
+        page = bytes(segment.read_page(slot))
+        header, is_first = pages.decode_block_header(page, segment.key)
+        if not page.strip(b"\0"):
+            segment.free.add(slot)
+            slot += 1
+            continue
+        at = segment.slot_at(slot)
+        if header is None or not _fits(header, segment, slot):
+            damages.append(Damage(kind="block header", path=segment.file.path, at_bytes=at))
+            segment.quarantined.add(slot)
+            slot += 1
+            continue
+        if not is_first:
+            kind = "block header, read from its copy"
+            damages.append(Damage(kind=kind, path=segment.file.path, at_bytes=at, topic=_name(header.topic)))
+        block = Block(segment, header)
+        mark, is_newest = pages.decode_mark(page, segment.key, header.sequence, block.length_bytes)
+        if mark is not None:
+            block.generation = mark.generation
+            block.marked_at = mark.durable_bytes
+            block.is_sealed = mark.is_sealed
+            block.is_clean = mark.is_clean
+        found.append(Found(block, mark, is_newest))
+        slot += header.slots
+    segment.live = segment.header.slot_count - len(segment.free)
+    return found
+
+
+def _fits(header: pages.BlockHeader, segment: Segment, slot: int) -> bool:
+    return (
+        header.segment_sequence == segment.sequence
+        and header.slot == slot
+        and slot + header.slots <= segment.header.slot_count
+        and _name(header.topic) is not None
+    )
+
+
+def _name(encoded: bytes) -> str | None:
+    try:
+        return encoded.decode("utf-8")
+    except UnicodeDecodeError:
+        return None

@@ -1,0 +1,131 @@
+"""One writer per directory: across processes by a lock file, inside one by a registry.
+
+The LOCK file is never removed and never closed while the log is open; its lock goes with the
+process. flock belongs to the open file, so no other descriptor's close can drop it (POSIX
+lockf would). The registry beside it is keyed by device and inode, so that two paths to one
+directory are one; it exists because a clear message needs the owner's name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Hashable
+from typing import Optional
+
+from walrus_core import format as fmt
+from walrus_core.errors import LockedError, is_harmless, storage_error
+
+_registry: set[Hashable] = set()
+_registry_lock = threading.Lock()
+_PID_MAX_BYTES = 32
+_LOCK_BYTE_AT = 1 << 30
+"""Where Windows locks its one byte: behind the process number, which others may read."""
+
+
+def _lock_descriptor(descriptor: int) -> None:
+    """Take the lock or raise OSError at once."""
+    try:
+        import fcntl
+    except ImportError:
+        _lock_windows(descriptor)
+        return
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _lock_windows(descriptor: int) -> None:
+    import msvcrt
+
+    os.lseek(descriptor, _LOCK_BYTE_AT, os.SEEK_SET)
+    msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+    os.lseek(descriptor, 0, os.SEEK_SET)
+
+
+def _read_pid(descriptor: int) -> Optional[int]:
+    with contextlib.suppress(OSError, ValueError):
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return int(os.read(descriptor, _PID_MAX_BYTES))
+    return None
+
+
+class DirectoryLock:
+    """The lock on one directory, held from construction to ``release``.
+
+    ``identity`` names a directory that is no real one (MemoryBackend); then no file is made.
+    """
+
+    def __init__(self, path: str, identity: Optional[Hashable] = None) -> None:
+        """Raises: LockedError: someone else holds it, nothing changed. StorageError."""
+        self._path = path
+        self._descriptor = -1
+        self._key: Optional[Hashable] = None
+        on_disk = identity is None
+        if on_disk:
+            try:
+                status = os.stat(path)
+            except OSError as error:
+                raise storage_error(error, path, "open") from error
+            identity = (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
+        with _registry_lock:
+            if identity in _registry:
+                raise LockedError(path=path, pid=os.getpid(), holder=f"this process (pid {os.getpid()})")
+            _registry.add(identity)
+            self._key = identity
+        if not on_disk:
+            return
+        try:
+            self._take_file()
+        except BaseException:
+            self.release()
+            raise
+
+    def _take_file(self) -> None:
+        path = os.path.join(self._path, fmt.LOCK_NAME)
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+        try:
+            self._descriptor = os.open(path, flags, 0o600)
+        except OSError as error:
+            raise storage_error(error, path, "open") from error
+        try:
+            _lock_descriptor(self._descriptor)
+        except OSError as error:
+            pid = _read_pid(self._descriptor)
+            holder = "another process" if pid is None else f"another process (pid {pid})"
+            raise LockedError(path=self._path, pid=pid, holder=holder) from error
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.write(self._descriptor, str(os.getpid()).encode())
+        except OSError as error:
+            # The number only helps people: on a full disk the lock holds all the same.
+            if not is_harmless(error):
+                raise storage_error(error, path, "write") from error
+
+    def release(self) -> None:
+        """Give the lock up; idempotent."""
+        descriptor, self._descriptor = self._descriptor, -1
+        key, self._key = self._key, None
+        if descriptor >= 0:
+            os.close(descriptor)
+        if key is not None:
+            with _registry_lock:
+                _registry.discard(key)
+
+    def forget_in_child(self) -> None:
+        """After fork, in the child: drop the inherited descriptor, so that the parent's close
+        really releases the lock. The registry is the child's own copy and is emptied too."""
+        descriptor, self._descriptor = self._descriptor, -1
+        self._key = None
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        # A log that was dropped unclosed: the descriptor is all there is to give back, no I/O.
+        self.release()
+
+
+def forget_all_in_child() -> None:
+    """After fork, in the child: no log of the parent is open here."""
+    global _registry_lock
+    _registry_lock = threading.Lock()
+    _registry.clear()

@@ -1,0 +1,94 @@
+"""Gives blocks back that every cursor has passed; the only room that does.
+
+The order is the whole point: the low-water offset of a topic is durable before any of its
+blocks loses a byte, the header page of a slot is durably zero before the slot is leased again.
+Every step may be interrupted and repeated; recovery finishes what a crash left.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+
+from walrus_core.allocator import Allocator
+from walrus_core.block import Block
+from walrus_core.cursor import Cursor
+from walrus_core.cursorfile import CursorFile
+from walrus_core.gate import refuse_reentry
+from walrus_core.topic import Topic
+
+
+class Reclaimer:
+    """Frees consumed blocks. Threads: any; runs one at a time."""
+
+    def __init__(
+        self,
+        cursors: CursorFile,
+        allocator: Allocator,
+        cursors_of: Callable[[Topic], Iterable[Cursor]],
+        topics: Callable[[], Iterable[Topic]],
+    ) -> None:
+        """``cursors_of`` lists the cursors of a topic, the default one always among them."""
+        self._cursors = cursors
+        self._allocator = allocator
+        self._cursors_of = cursors_of
+        self._topics = topics
+        self._lock = threading.RLock()
+
+    def has_work(self, topic: Topic) -> bool:
+        """True where the oldest block of the topic could be given back. Cheap."""
+        blocks = topic.blocks
+        return len(blocks) > 1 and blocks[0] is not topic.active and self._passed(topic) >= blocks[1].first_offset
+
+    def _passed(self, topic: Topic) -> int:
+        """Offset that every cursor has passed durably; 0 where a cursor's position is lost."""
+        if topic.page.damaged:
+            return 0
+        return min((0 if cursor.lost else cursor.saved_offset for cursor in self._cursors_of(topic)), default=0)
+
+    def run(self) -> int:
+        """Give back what can be given back now. Returns: how many blocks.
+
+        Raises: StorageError: the rest is done by the next call or the next open.
+        """
+        refuse_reentry(self._lock, "the reclaim of blocks")
+        with self._lock:
+            found = [(topic, self._candidates(topic)) for topic in self._topics() if self.has_work(topic)]
+            found = [(topic, blocks) for topic, blocks in found if blocks]
+            for topic, blocks in found:
+                end = topic.blocks[len(blocks)].first_offset
+                self._cursors.write_state(
+                    topic.page, lambda state, end=end: state._replace(offset=end, floor=max(state.floor, end))
+                )
+            if found:
+                self._cursors.sync()
+            for topic, blocks in found:
+                self._detach(topic, blocks)
+            if self._allocator.has_unwiped:
+                self._allocator.wipe()
+            return sum(len(blocks) for _topic, blocks in found)
+
+    def _candidates(self, topic: Topic) -> list[Block]:
+        """Return the leading blocks of the topic that all cursors have passed and that are synced."""
+        passed = self._passed(topic)
+        blocks = topic.blocks
+        count = 0
+        while (
+            count + 1 < len(blocks)
+            and blocks[count] is not topic.active
+            and blocks[count].tail is None
+            and blocks[count] not in topic.unsynced
+            and blocks[count + 1].first_offset <= passed
+        ):
+            count += 1
+        return blocks[:count]
+
+    def _detach(self, topic: Topic, blocks: list[Block]) -> None:
+        """Take the blocks out of readers' sight, then give their slots up."""
+        with topic.lock, topic.read_lock:
+            for block in blocks:
+                # Given up before it is dropped: after an interrupt in between, the next run gives
+                # it up once more, which changes nothing.
+                self._allocator.give_up(block.segment, block.header.slot, block.header.slots)
+                topic.low_water = max(topic.low_water, topic.blocks[1].first_offset)
+                topic.blocks.pop(0)

@@ -1,0 +1,284 @@
+"""Opening a directory: what is found becomes a log that can be used.
+
+The only room that cuts anything, and it keeps evidence: complete batches behind a cut are
+copied aside before their header page is wiped. Idempotent, and safe to interrupt anywhere:
+each step can be done again on what the step before left. docs/format.md, "Recovery".
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from attrs import define, evolve, field
+
+from walrus_core import format as fmt
+from walrus_core import hot
+from walrus_core.allocator import Allocator
+from walrus_core.block import Block, State
+from walrus_core.chain import TORN_TAIL, Chain, Found, resolve
+from walrus_core.cursorfile import CursorFile, CursorPage, create_cursor_file, open_cursor_file
+from walrus_core.errors import CorruptionError
+from walrus_core.files import FileCache, LogFile, wrap_directory_call
+from walrus_core.inventory import Inventory, read_blocks, segment_names, take_inventory
+from walrus_core.pages import PageState
+from walrus_core.paths import cut_name
+from walrus_core.types import Cut, Damage, RecoveryReport
+
+
+@define
+class RecoveredTopic:
+    """One topic, ready to be used once ``finish`` is done."""
+
+    name: str
+    page: CursorPage
+    chain: Chain
+    next_offset: int
+    low_water: int
+    cursors: list[CursorPage] = field(factory=list)
+
+
+@define
+class Recovered:
+    """Everything that open found."""
+
+    cursors: CursorFile
+    inventory: Inventory
+    topics: list[RecoveredTopic]
+    report: RecoveryReport
+
+
+def open_cursors(files: FileCache, directory: str, names: list[str], log_id: bytes) -> tuple[CursorFile, list[Damage]]:
+    """Open or create cursors.db and load its pages.
+
+    Raises: CorruptionError: missing beside segments, or unreadable. UnsupportedVersionError.
+    """
+    damages: list[Damage] = []
+    path = os.path.join(directory, fmt.CURSORS_NAME)
+    cursors = None
+    if fmt.CURSORS_NAME in names:
+        cursors = open_cursor_file(files, directory)
+    if cursors is None:
+        if segment_names(names):
+            raise CorruptionError(
+                message=f"{path} is missing or empty although there are segments",
+                kind="cursors.db missing",
+                path=path,
+                at_bytes=0,
+                topic=None,
+                offset=None,
+                end_offset=None,
+            )
+        if fmt.CURSORS_NAME in names:
+            wrap_directory_call(files.gate, path, "remove", lambda: files.backend.remove(path), poisons=False)
+        return create_cursor_file(files, directory, log_id), damages
+    # What a killed process wrote may be in the cache only: durable first, then believed.
+    files.sync([cursors.file])
+    cursors.file.drop_cache()
+    lost, single = cursors.load()
+    cursors.check_log_page()
+    for item in lost:
+        at = item.identity.page * fmt.PAGE_SIZE
+        topic = item.identity.topic.decode("utf-8", "replace")
+        damages.append(Damage(kind="cursor states", path=path, at_bytes=at, topic=topic))
+    for number in single:
+        damages.append(Damage(kind="cursor state, read from the older one", path=path, at_bytes=number * fmt.PAGE_SIZE))
+    return cursors, damages
+
+
+def recover(files: FileCache, directory: str, names: list[str], log_id: bytes) -> Recovered:
+    """Read the directory and decide; nothing of a segment is changed yet, see ``finish``.
+
+    ``log_id`` is the name that a new log gets.
+    Raises: CorruptionError, UnsupportedVersionError, StorageError, SyncFailedError.
+    """
+    started_s = time.monotonic()
+    cursors, damages = open_cursors(files, directory, names, log_id)
+    inventory = take_inventory(files, directory, names, cursors.log_id)
+    settle_cache(files, inventory)
+    topics = _group(cursors, inventory)
+    report = RecoveryReport(
+        path=directory,
+        clean=all(item.chain.scanned_bytes == 0 and item.chain.cut_at is None for item in topics),
+        segment_count=len(inventory.segments),
+        topic_count=len(topics),
+        scanned_bytes=sum(item.chain.scanned_bytes for item in topics),
+        duration_s=time.monotonic() - started_s,
+        damages=(*damages, *inventory.damages, *(d for item in topics for d in item.chain.damages)),
+        foreign_files=tuple(inventory.foreign),
+    )
+    return Recovered(cursors, inventory, topics, report)
+
+
+def settle_cache(files: FileCache, inventory: Inventory) -> None:
+    """Make the cache of unsealed segments durable, drop it, and read their header pages again.
+
+    After the death of a process the dirty cache is the data; after a failed sync it may lie.
+    """
+    unsettled = {item.block.segment.sequence for item in inventory.found if not item.is_settled}
+    segments = [segment for segment in inventory.segments if segment.sequence in unsettled]
+    files.sync(segment.file for segment in segments)
+    for segment in segments:
+        segment.file.drop_cache()
+        inventory.found = [item for item in inventory.found if item.block.segment is not segment]
+        inventory.damages = [damage for damage in inventory.damages if not _is_block_damage(damage, segment.file)]
+        inventory.found.extend(read_blocks(segment, inventory.damages))
+
+
+def _is_block_damage(damage: Damage, file: LogFile) -> bool:
+    return damage.path == file.path and damage.kind.startswith("block header")
+
+
+def _group(cursors: CursorFile, inventory: Inventory) -> list[RecoveredTopic]:
+    """Bring blocks, topic pages and cursor pages together, one RecoveredTopic a name."""
+    by_name: dict[bytes, list[Found]] = {}
+    for item in inventory.found:
+        by_name.setdefault(item.block.header.topic, []).append(item)
+    topic_pages = {page.identity.topic: page for page in cursors.pages.values() if page.identity.kind == fmt.PAGE_TOPIC}
+    topics: list[RecoveredTopic] = []
+    for name in sorted(set(by_name) | set(topic_pages)):
+        blocks = by_name.get(name, [])
+        page = topic_pages.get(name)
+        if page is None:
+            # The page was not durable yet when the blocks were: the youngest block knows the incarnation.
+            incarnation = max(blocks, key=lambda item: item.block.sequence).block.header.incarnation
+            page = cursors.add(fmt.PAGE_TOPIC, incarnation, name, b"", PageState(1, 0))
+        incarnation = page.identity.incarnation
+        live = [item for item in blocks if item.block.header.incarnation == incarnation]
+        low_water = page.state.offset
+        chain = resolve(name.decode("utf-8"), live, low_water)
+        chain.dropped.extend(item for item in blocks if item.block.header.incarnation != incarnation)
+        next_offset = max(chain.end_offset, page.state.floor, low_water)
+        if next_offset != chain.end_offset:
+            chain.appendable = False
+        own = [
+            other
+            for other in cursors.pages.values()
+            if other.identity.kind == fmt.PAGE_CURSOR
+            and other.identity.topic == name
+            and other.identity.incarnation == incarnation
+        ]
+        topics.append(RecoveredTopic(name.decode("utf-8"), page, chain, next_offset, low_water, own))
+    return topics
+
+
+def finish(files: FileCache, directory: str, recovered: Recovered, allocator: Allocator) -> RecoveryReport:
+    """Carry out what ``recover`` decided, durably. Returns: the final report.
+
+    Raises: StorageError, SyncFailedError: the log is not usable; the next open starts over.
+    """
+    cuts: list[Cut] = []
+    touched: dict[LogFile, None] = {}
+    for leftover in recovered.inventory.leftovers:
+        files.forget(leftover)
+        path = leftover.path
+        wrap_directory_call(files.gate, path, "remove", lambda path=path: files.backend.remove(path), poisons=False)
+    for topic in recovered.topics:
+        cuts.extend(_finish_topic(files, directory, topic, allocator, touched))
+    if recovered.inventory.leftovers or any(cut.evidence_path for cut in cuts):
+        wrap_directory_call(files.gate, directory, "sync", lambda: files.backend.sync_dir(directory), poisons=True)
+    clamped = _clamp(recovered)
+    if recovered.cursors.file.is_dirty:
+        touched[recovered.cursors.file] = None
+    if touched:
+        files.sync(touched)
+    allocator.wipe()
+    return evolve(recovered.report, cuts=tuple(cuts), clamped_cursors=tuple(clamped))
+
+
+def _finish_topic(
+    files: FileCache, directory: str, topic: RecoveredTopic, allocator: Allocator, touched: dict[LogFile, None]
+) -> list[Cut]:
+    chain = topic.chain
+    cuts: list[Cut] = []
+    evidence = None
+    for item in chain.dropped:
+        if item.block.first_offset >= topic.low_water and _has_whole_batch(item.block):
+            evidence = _copy_aside(files, directory, item.block)
+        allocator.give_up(item.block.segment, item.block.header.slot, item.block.header.slots)
+    if chain.cut_at is not None:
+        item, state, reason = chain.cut_at
+        if evidence is None and reason == TORN_TAIL and _sound_behind(item.block, state):
+            evidence = _copy_aside(files, directory, item.block)
+        cuts.append(
+            Cut(
+                topic=topic.name,
+                offset=topic.next_offset,
+                path=item.block.file.path,
+                at_bytes=item.block.base + state.at,
+                reason=reason,
+                evidence_path=evidence,
+            )
+        )
+    for place, item in enumerate(chain.kept):
+        block = item.block
+        state = chain.states[block.sequence]
+        block.final = state
+        is_tail = chain.appendable and place + 1 == len(chain.kept)
+        if block.is_sealed or (is_tail and item.mark is not None and item.marked_state == state):
+            continue
+        if place + 1 < len(chain.kept) and block.first_offset + state.index != chain.kept[place + 1].block.first_offset:
+            # Damage hides how far the block goes: it keeps the marks it has.
+            continue
+        block.write_mark(state, 0 if is_tail else fmt.MARK_SEALED)
+        touched[block.file] = None
+    return cuts
+
+
+def _has_whole_batch(block: Block) -> bool:
+    """True where a block that is cut off holds at least one complete batch."""
+    at, index = fmt.PAGE_SIZE, 0
+    while at + fmt.FRAME_HEADER_SIZE <= block.length_bytes:
+        header = hot.peek_header(block.read(at, fmt.FRAME_HEADER_SIZE), 0, block.key)
+        if header is None or header[1] != index:
+            return False
+        if header[2] == 0:
+            return True
+        at += hot.frame_size(header[0])
+        index += 1
+    return False
+
+
+def _sound_behind(block: Block, state: State) -> bool:
+    """True where a sound frame stands behind the torn one at which the block was cut."""
+    view = block.read(state.at, block.length_bytes - state.at)
+    return hot.find_frame(view, fmt.FRAME_ALIGN, block.key, state.index + 1, 2**32)[0] >= 0
+
+
+def _copy_aside(files: FileCache, directory: str, block: Block) -> str:
+    """Copy the used part of a block to a file of its own, durably. Returns: its path."""
+    header = block.header
+    path = os.path.join(directory, cut_name(header.segment_sequence, header.slot, header.sequence))
+    data = bytes(block.read(0, block.length_bytes)).rstrip(b"\0")
+    length = -(-len(data) // fmt.PAGE_SIZE) * fmt.PAGE_SIZE
+    try:
+        handle = files.backend.create(path, size_bytes=length)
+    except FileExistsError:
+        # Left by an open that was interrupted before it wiped the block; write it again, whole.
+        handle = None
+    except OSError as error:
+        raise files.gate.write_failed(error, path, "create") from error
+    copy = files.add(path, handle)
+    copy.reserve(0, length)
+    copy.write(0, data.ljust(length, b"\0"))
+    files.sync([copy])
+    files.forget(copy)
+    return path
+
+
+def _clamp(recovered: Recovered) -> list[str]:
+    """Set cursors back that point past the end; forget pages of topics that are gone."""
+    clamped: list[str] = []
+    owned: set[int] = set()
+    for topic in recovered.topics:
+        for page in topic.cursors:
+            owned.add(page.identity.page)
+            if not page.damaged and page.state.offset > topic.next_offset:
+                end = topic.next_offset
+                recovered.cursors.write_state(page, lambda state, end=end: state._replace(offset=end))
+                clamped.append(f"{topic.name}/{page.identity.cursor.decode('utf-8')}")
+    for page in list(recovered.cursors.pages.values()):
+        if page.identity.kind == fmt.PAGE_CURSOR and page.identity.page not in owned:
+            recovered.cursors.remove(page)
+    return clamped
+

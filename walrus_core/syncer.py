@@ -1,0 +1,143 @@
+"""When to sync, what a completed sync proves, and who is told.
+
+One lock is the whole of group commit: whoever gets it syncs for everybody who wrote before,
+and whoever waited for it finds its own entries durable already.
+
+Invariant: ``durable_offset`` of a topic moves only to the end that was published when a sync
+of every dirty file holding its bytes began. A failed sync poisons the log; nothing is retried.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from walrus_core import format as fmt
+from walrus_core.block import Block, State
+from walrus_core.cursorfile import CursorFile
+from walrus_core.errors import SyncFailedError
+from walrus_core.files import FileCache, LogFile
+from walrus_core.gate import Gate, refuse_reentry
+
+MARK_INTERVAL_S = 0.1
+"""Marks only shorten recovery and tell damage from a torn tail, so a busy tail gets few."""
+
+
+class Syncable(Protocol):
+    """What the syncer asks of a topic."""
+
+    durable_offset: int
+
+    def begin_sync(self) -> tuple[int, Sequence[tuple[Block, State]]]:
+        """Return (published end, blocks with bytes that no sync covers, with their states now)."""
+
+    def end_sync(self, end_offset: int, blocks: Sequence[tuple[Block, State]]) -> bool:
+        """Drop what the sync covered; True where nothing is dirty any more."""
+
+
+class Syncer:
+    """Makes dirty topics durable. Threads: any thread may call any method."""
+
+    def __init__(
+        self,
+        files: FileCache,
+        cursors: CursorFile,
+        gate: Gate,
+        synced: Callable[[int, float], None],
+        sealed: Callable[[Block, Syncable], None],
+        wake: Callable[[], None],
+        urge: Callable[[], None],
+        durable_writes: bool,
+    ) -> None:
+        """``synced`` and ``sealed`` announce. ``wake`` tells the flusher that something became
+        dirty, ``urge`` that a full block waits for its seal. With ``durable_writes`` every write
+        was durable when it returned, so what is published needs no sync."""
+        self._files = files
+        self._cursors = cursors
+        self._gate = gate
+        self._synced = synced
+        self._sealed = sealed
+        self._wake = wake
+        self.urge = urge
+        self._durable_writes = durable_writes
+        self._dirty: dict[Syncable, None] = {}
+        self._lock = threading.RLock()
+        self._marked_s = 0.0
+
+    @property
+    def is_idle(self) -> bool:
+        """True where no topic has bytes that wait for a sync."""
+        return not self._dirty
+
+    def note(self, topic: Syncable) -> None:
+        """Tell that the topic is about to be written. Called before the write."""
+        was_idle = not self._dirty
+        self._dirty[topic] = None
+        if was_idle:
+            self._wake()
+
+    def wait(self, topic: Syncable, offset: int) -> None:
+        """Return when entries below ``offset`` survive power loss.
+
+        Raises: SyncFailedError, PoisonedError: whether they do is in doubt.
+        """
+        while topic.durable_offset < offset:
+            refuse_reentry(self._lock, "a sync")
+            with self._lock:
+                if topic.durable_offset >= offset:
+                    return
+                self._raise_if_failed()
+                self._sync_topics()
+
+    def sync(self) -> None:
+        """Make everything that was written before the call durable. Raises as ``wait``."""
+        refuse_reentry(self._lock, "a sync")
+        with self._lock:
+            self._raise_if_failed()
+            self._sync_topics()
+
+    def _raise_if_failed(self) -> None:
+        failure = self._gate.failure
+        if isinstance(failure, SyncFailedError):
+            # Who waited while somebody else's sync failed learns the same: its entries are in doubt.
+            raise SyncFailedError(
+                path=failure.path, operation=failure.operation, errno=failure.errno, reason=failure._facts["reason"]
+            ) from failure
+        self._gate.check_write()
+
+    def _sync_topics(self) -> None:
+        begun = [(topic, *topic.begin_sync()) for topic in list(self._dirty)]
+        files: dict[LogFile, None] = {}
+        if begun and self._cursors.file.is_dirty:
+            files[self._cursors.file] = None
+        for _topic, _end, blocks in begun:
+            for block, _state in blocks:
+                files[block.file] = None
+        if files and not self._durable_writes:
+            started_s = time.monotonic()
+            count = self._files.sync(files)
+            self._synced(count, time.monotonic() - started_s)
+        now_s = time.monotonic()
+        marks_due = now_s - self._marked_s >= MARK_INTERVAL_S
+        for topic, end_offset, blocks in begun:
+            topic.durable_offset = max(topic.durable_offset, end_offset)
+            self._mark(topic, blocks, marks_due)
+            if topic.end_sync(end_offset, blocks):
+                self._dirty.pop(topic, None)
+        if marks_due:
+            self._marked_s = now_s
+
+    def _mark(self, topic: Syncable, blocks: Sequence[tuple[Block, State]], marks_due: bool) -> None:
+        """Write what the sync proved: seals always, marks of open blocks now and then."""
+        for block, state in blocks:
+            if block.is_sealed:
+                continue
+            if block.final is not None and block.end_offset <= topic.durable_offset:
+                block.write_mark(block.final, fmt.MARK_SEALED)
+                block.close_tail()
+                self._sealed(block, topic)
+            elif block.final is None and marks_due and state.at > block.marked_at:
+                block.write_mark(state, 0)
+

@@ -1,0 +1,333 @@
+"""Topic: the append path of one topic, and its chain of blocks.
+
+Lives here: where the next entry goes, what is published to readers, when a block ends. Not
+here: reading (``reader.py``), the sync itself (``syncer.py``), cursors.
+
+Invariants:
+- ``active`` is the last published block: storing it publishes it and every block before it. It
+  takes the next entry as long as it has a tail.
+- Blocks in ``blocks`` behind ``active`` belong to a batch that was never published.
+- Once a header page of a later block may be on disk, the active block takes no more entries:
+  then every block on disk whose first offset is lower than its parent's end is known to be dead.
+- A topic is noted as dirty before its first write after a sync, and every block with bytes that
+  no sync covers is in ``unsynced``.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from typing import Optional
+
+from walrus_core import format as fmt
+from walrus_core import hot
+from walrus_core.allocator import Allocator, Lease
+from walrus_core.block import Block, State
+from walrus_core.cursorfile import CursorPage
+from walrus_core.gate import Gate, refuse_reentry
+from walrus_core.pages import BlockHeader
+from walrus_core.syncer import Syncer
+
+RESERVE_FIRST_BYTES = 64 * 1024
+RESERVE_STEP_MAX_BYTES = 4 * 1024 * 1024
+
+
+class Topic:
+    """One topic of an open log.
+
+    Threads: ``lock`` serialises writers, ``read_lock`` serialises readers of the topic and keeps
+    reclaim out. ``next_offset`` and ``durable_offset`` may be read at any time.
+    """
+
+    __slots__ = (
+        "_allocator",
+        "_clock",
+        "_gate",
+        "_resume_offset",
+        "_syncer",
+        "active",
+        "blocks",
+        "durable_offset",
+        "encoded",
+        "is_dirty",
+        "lock",
+        "low_water",
+        "name",
+        "page",
+        "read_lock",
+        "unsynced",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        page: CursorPage,
+        allocator: Allocator,
+        syncer: Syncer,
+        gate: Gate,
+        clock: Optional[Callable[[], int]],
+    ) -> None:
+        """A topic without entries; ``restore`` gives it what recovery found."""
+        self.name = name
+        self.encoded = name.encode("utf-8")
+        self.page = page
+        self._allocator = allocator
+        self._syncer = syncer
+        self._gate = gate
+        self._clock = clock
+        self.lock = threading.RLock()
+        self.read_lock = threading.RLock()
+        self.blocks: list[Block] = []
+        self.active: Optional[Block] = None
+        self.unsynced: list[Block] = []
+        self.is_dirty = False
+        self.low_water = 0
+        self._resume_offset = 0
+        self.durable_offset = 0
+
+    def restore(self, blocks: list[Block], next_offset: int, low_water: int, appendable: bool) -> None:
+        """Take over what recovery found; everything of it is durable.
+
+        ``appendable`` says that the last block may go on behind its frames. Raises: StorageError.
+        """
+        self.blocks = blocks
+        self.low_water = low_water
+        self._resume_offset = next_offset
+        self.durable_offset = next_offset
+        if blocks:
+            last = blocks[-1]
+            if appendable:
+                last.open_tail(last.state, last.state.at, self._clock)
+                last.final = None
+            self.active = last
+
+    # --- what others may ask at any time ----------------------------------------------------
+
+    @property
+    def next_offset(self) -> int:
+        """Offset that the next entry gets; entries below it are published."""
+        active = self.active
+        if active is None:
+            return self._resume_offset
+        tail = active.tail
+        return max(active.end_offset, self._resume_offset) if tail is None else tail.next_offset
+
+    @property
+    def oldest_offset(self) -> int:
+        """Offset of the oldest retained entry (the next offset where none is)."""
+        return max(self.low_water, self.blocks[0].first_offset) if self.blocks else self.next_offset
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of frames in the retained blocks."""
+        return sum(block.state.at - fmt.PAGE_SIZE for block in list(self.blocks))
+
+    def block_of(self, offset: int) -> Optional[int]:
+        """Return the index in ``blocks`` of the last block that begins at or before ``offset``."""
+        place = bisect_right(self.blocks, offset, key=lambda block: block.first_offset) - 1
+        return place if place >= 0 else None
+
+    # --- append -----------------------------------------------------------------------------
+
+    def append(self, data: object) -> int:
+        """Write one entry and publish it. Not durable: see ``Syncer.wait``.
+
+        Returns: its offset. Raises: InvalidPayloadError, EntryTooLargeError, DiskFullError,
+        TooManyFilesError: nothing changed. StorageError: poisoned, the entry is not published.
+        """
+        self._gate.check_call()
+        refuse_reentry(self.lock, "an append")
+        with self.lock:
+            self._gate.check_call()
+            active = self.active
+            offset = -1
+            if active is not None and active.tail is not None:
+                if not self.is_dirty:
+                    self.note_dirty(active)
+                offset = self._append_here(active, data)
+            if offset < 0:
+                payload = hot.as_payload(data)
+                self._make_room(hot.frame_size(len(payload)))
+                offset = self._append_here(self._writable(), payload)
+            return offset
+
+    def _append_here(self, block: Block, data: object) -> int:
+        tail = block.tail
+        if tail is None:
+            return -1
+        try:
+            return tail.append(data)
+        except OSError as error:
+            raise self._gate.write_failed(error, block.file.path, "write") from error
+
+    def _writable(self) -> Block:
+        assert self.active is not None, "a block was leased just now"
+        return self.active
+
+    def note_dirty(self, block: Block) -> None:
+        """Tell the syncer, before the first write after a sync, that ``block`` will need one."""
+        if block.is_clean:
+            # The mark must not promise any longer that nothing stands behind it. No sync is
+            # needed: the one that makes the first entry durable covers this sector too.
+            block.write_mark(block.state, 0)
+        if block not in self.unsynced:
+            self.unsynced.append(block)
+        self._syncer.note(self)
+        self.is_dirty = True
+
+    def _make_room(self, size: int) -> None:
+        """Reserve space for a frame of ``size`` bytes, in the active block or a new one."""
+        self._allocator.check_frame(size)
+        active = self.active
+        if active is not None and self.can_continue(size):
+            self.extend_reservation(active, size)
+            return
+        lease = self._allocator.lease(size, fmt.PAGE_SIZE + max(size, RESERVE_FIRST_BYTES - fmt.PAGE_SIZE))
+        self.publish([self.adopt(lease, self.next_offset, self.last_sequence())], None)
+
+    def can_continue(self, size: int) -> bool:
+        """True where the active block has ``size`` bytes left and nothing torn stands in them."""
+        active = self.active
+        tail = None if active is None else active.tail
+        if tail is None or tail.torn or self.blocks[-1] is not active:
+            return False
+        return tail.state[0] + size <= tail.end
+
+    def extend_reservation(self, block: Block, size: int) -> None:
+        """Reserve ``size`` bytes behind the frames of ``block``, and some more. Raises: DiskFullError."""
+        tail = block.tail
+        assert tail is not None
+        needed = tail.state[0] + size
+        if needed <= tail.reserved:
+            return
+        step = min(max(tail.reserved, RESERVE_FIRST_BYTES), RESERVE_STEP_MAX_BYTES)
+        target = min(tail.end, max(needed, tail.reserved + step))
+        start = tail.reserved
+        block.reserve(start, target - start)
+        tail.reserved = target
+
+    def last_sequence(self) -> int:
+        """Sequence of the block that a new one follows (0: none); drops what was never published."""
+        self._drop_unpublished()
+        return self.blocks[-1].sequence if self.blocks else 0
+
+    def _drop_unpublished(self) -> None:
+        """Give up blocks of a batch that was interrupted before it was published."""
+        while self.blocks and self.blocks[-1] is not self.active:
+            self._give_up(self.blocks.pop())
+
+    def _give_up(self, block: Block) -> None:
+        block.close_tail()
+        if block in self.unsynced:
+            self.unsynced.remove(block)
+        self._allocator.give_up(block.segment, block.header.slot, block.header.slots)
+
+    def adopt(self, lease: Lease, first_offset: int, previous_sequence: int) -> Block:
+        """Turn a lease into an unpublished block of this topic: header page, tail, list.
+
+        From here on the block before it takes no more entries. Raises: StorageError, DiskFullError:
+        the slots are given up.
+        """
+        active = self.active
+        if active is not None and active.tail is not None:
+            active.tail.claim(active.tail.end + 1)
+        segment = lease.segment
+        header = BlockHeader(
+            segment.sequence,
+            lease.slot,
+            lease.slots,
+            lease.sequence,
+            self.page.identity.incarnation,
+            first_offset,
+            previous_sequence,
+            self.encoded,
+        )
+        block = Block(segment, header)
+        try:
+            segment.write_header(header)
+            block.open_tail(State(fmt.PAGE_SIZE, 0, 0, 2**64 - 1, 0), lease.reserved, self._clock)
+            self.unsynced.append(block)
+            self.blocks.append(block)
+        except BaseException:
+            if block in self.blocks:
+                self.blocks.remove(block)
+            self._give_up(block)
+            raise
+        return block
+
+    def publish(self, blocks: Sequence[Block], final: Optional[State]) -> None:
+        """Make new blocks the end of the topic, in one store.
+
+        ``final`` is the state of the block before them, None for as it stands. All new blocks but
+        the last have their own ``final`` set.
+        """
+        before = self.active
+        if before is not None and before.tail is not None:
+            before.final = State(*before.tail.state) if final is None else final
+        self._syncer.note(self)
+        self.is_dirty = True
+        self.active = blocks[-1]
+        if before is not None:
+            self._syncer.urge()
+
+    def withdraw(self, blocks: Sequence[Block]) -> None:
+        """Give up blocks that were adopted and not published, after a failure.
+
+        Does nothing where they are published: the failure came after the batch had happened.
+        """
+        active = self.active
+        if active in blocks:
+            return
+        if active is not None and active.tail is not None:
+            active.final = None
+        for block in reversed(blocks):
+            if block in self.blocks:
+                self.blocks.remove(block)
+                self._give_up(block)
+
+    # --- sync -------------------------------------------------------------------------------
+
+    def begin_sync(self) -> tuple[int, list[tuple[Block, State]]]:
+        """Return the published end and the blocks that hold bytes below it not yet synced.
+
+        The end is read before the blocks: a block that is added in between is one too many.
+        """
+        end_offset = self.next_offset
+        return end_offset, [(block, block.state) for block in list(self.unsynced)]
+
+    def end_sync(self, end_offset: int, blocks: Sequence[tuple[Block, State]]) -> bool:
+        """Forget what a completed sync covered. Returns: True where the topic is clean now.
+
+        A topic that is being written stays dirty; its next sync will find it as it is then.
+        """
+        # A signal handler may sync while its own thread is inside an append of this topic.
+        if self.lock._is_owned() or not self.lock.acquire(blocking=False):  # type: ignore[attr-defined]
+            return False
+        try:
+            for block, _state in blocks:
+                if block.is_sealed and block in self.unsynced:
+                    self.unsynced.remove(block)
+            if self.next_offset != end_offset or any(block is not self.active for block in self.unsynced):
+                return False
+            # The flag first: an append that comes in between notes the topic once more.
+            self.is_dirty = False
+            self.unsynced.clear()
+            return True
+        finally:
+            self.lock.release()
+
+    def close_tails(self) -> None:
+        """Let go of all files, at close. No append may follow."""
+        with self.lock:
+            self.settle()
+            for block in self.blocks:
+                block.close_tail()
+
+    def settle(self) -> None:
+        """Undo what an interrupted batch left in memory: only published blocks remain."""
+        active = self.active
+        if self.blocks and self.blocks[-1] is not active:
+            if active is not None and active.tail is not None:
+                active.final = State(*active.tail.state)
+            self._drop_unpublished()
