@@ -17,7 +17,7 @@
 
 #if (defined(__x86_64__) || defined(__amd64__)) && (defined(__GNUC__) || defined(__clang__))
 #define WALRUS_X86 1
-#include <immintrin.h>
+#include <immintrin.h> /* every function that uses more than SSE2 says so in its target attribute */
 #else
 #define WALRUS_X86 0
 #endif
@@ -98,9 +98,76 @@ static uint64_t walrus_fnv_plain(const uint8_t *data, size_t length, uint64_t st
     return state;
 }
 
-static uint64_t walrus_fnv(const uint8_t *data, size_t length, uint64_t state)
+#if WALRUS_X86
+
+/* Below this length the plain loop is as fast; so it is for what is left beyond a multiple of 256 up
+ * to the second length, or the third where more chunks follow. */
+#define WALRUS_SLICED_MIN 120
+#define WALRUS_SLICED_PLAIN_MAX 44
+#define WALRUS_SLICED_PLAIN_MAX_LONG 96
+
+static uint64_t walrus_sliced_powers[257];                                 /* of the prime */
+static int16_t walrus_sliced_weights[8][4][32] __attribute__((aligned(32))); /* powers in signed limbs, see setup */
+static uint8_t walrus_sliced_products[2][16] __attribute__((aligned(16))); /* nibbles times 0xB3 */
+/* By carry in (bit 4) and parities of four words (bits 0 to 3): which words are flipped by what
+ * stands before them, and the carry out (as bit 4). */
+static uint64_t walrus_sliced_flips[32][4] __attribute__((aligned(32)));
+static uint8_t walrus_sliced_carry[32];
+/* From byte 16 - r on, the shuffle that moves 16 bytes up by r; from byte 32 on, zeros. */
+static uint8_t walrus_sliced_slide[48];
+
+static void walrus_sliced_setup(void)
 {
-    return walrus_fnv_plain(data, length, state);
+    walrus_sliced_powers[0] = 1;
+    for (int power = 1; power <= 256; power++)
+        walrus_sliced_powers[power] = walrus_sliced_powers[power - 1] * WALRUS_FNV_PRIME;
+    for (int t = 0; t < 8; t++)
+        for (int lane = 0; lane < 32; lane++) {
+            /* Unpacking to 16 bits leaves groups of 8 bytes in the order 0-7, 16-23, 8-15, 24-31. */
+            int group = (lane & 7) | (lane & 8) << 1 | (lane & 16) >> 1;
+            uint64_t weight = walrus_sliced_powers[256 - (8 * group + t)];
+            for (int limb = 0; limb < 4; limb++) {
+                int16_t digit = (int16_t)(uint16_t)weight;
+                walrus_sliced_weights[t][limb][lane] = digit;
+                weight = (weight - (uint64_t)(int64_t)digit) >> 16;
+            }
+        }
+    for (int nibble = 0; nibble < 16; nibble++) {
+        walrus_sliced_products[0][nibble] = (uint8_t)(nibble * 0xB3);
+        walrus_sliced_products[1][nibble] = (uint8_t)((nibble << 4) * 0xB3);
+        walrus_sliced_slide[nibble] = 0x80;
+        walrus_sliced_slide[16 + nibble] = (uint8_t)nibble;
+    }
+    for (int index = 0; index < 32; index++) {
+        int carry = index >> 4;
+        for (int word = 0; word < 4; word++) {
+            walrus_sliced_flips[index][word] = carry ? UINT64_MAX : 0;
+            carry ^= (index >> word) & 1;
+        }
+        walrus_sliced_carry[index] = (uint8_t)(carry << 4);
+    }
+}
+
+#define WALRUS_SLICED(name) walrus_sliced_##name
+#define WALRUS_SLICED_TARGET __attribute__((target("avx2")))
+#define WALRUS_SLICED_CLMUL 0
+#include "_fnv_sliced.h"
+
+#if defined(__clang__) || __GNUC__ >= 8
+#define WALRUS_SLICED(name) walrus_sliced_clmul_##name
+#define WALRUS_SLICED_TARGET __attribute__((target("avx2,pclmul,vpclmulqdq")))
+#define WALRUS_SLICED_CLMUL 1
+#include "_fnv_sliced.h"
+#endif
+
+#endif
+
+static uint64_t (*walrus_fnv_best)(const uint8_t *, size_t, uint64_t) = walrus_fnv_plain;
+
+/* FNV-1a 64 of data, continued from `state`. */
+static inline uint64_t walrus_fnv(const uint8_t *data, size_t length, uint64_t state)
+{
+    return walrus_fnv_best(data, length, state);
 }
 
 /* One of several payloads whose checksums are wanted; `state` is where it starts and what it becomes. */
@@ -111,6 +178,7 @@ typedef struct {
 } walrus_lane;
 
 #define WALRUS_FNV_LANES 4
+#define WALRUS_FNV_SINGLE_MIN 256 /* two payloads of this length are faster one after the other */
 
 /* Four at a time: independent chains fill the multiplier that one chain leaves idle. A lane that has
  * come to its end takes the next job. When fewer than four are left, idle lanes repeat the first one's
@@ -125,14 +193,15 @@ static void walrus_fnv_lanes(walrus_lane *jobs, size_t count)
             active[running++] = &jobs[next++];
         if (running == 0)
             return;
-        if (running == 1) {
-            active[0]->state = walrus_fnv(active[0]->data, active[0]->length, active[0]->state);
-            return;
-        }
         size_t common = active[0]->length;
         for (size_t lane = 1; lane < running; lane++)
             if (active[lane]->length < common)
                 common = active[lane]->length;
+        if (running == 1 || (running == 2 && common >= WALRUS_FNV_SINGLE_MIN)) {
+            for (size_t lane = 0; lane < running; lane++)
+                active[lane]->state = walrus_fnv(active[lane]->data, active[lane]->length, active[lane]->state);
+            return;
+        }
         const uint8_t *data0 = active[0]->data, *data1 = active[1]->data;
         const uint8_t *data2 = running > 2 ? active[2]->data : data0, *data3 = running > 3 ? active[3]->data : data0;
         uint64_t state0 = active[0]->state, state1 = active[1]->state;
@@ -197,60 +266,53 @@ static void walrus_crc_setup_table(void)
 
 #if WALRUS_X86
 
-/* Three chains of WALRUS_CRC_STRIPE bytes each hide the latency of the crc32 instruction. */
-#define WALRUS_CRC_STRIPE_LONG 2048
-#define WALRUS_CRC_STRIPE 256
+/* Three chains hide the latency of the crc32 instruction. They take a third of the data each, up to
+ * so many words; below the second number of bytes one chain is as fast. */
+#define WALRUS_CRC_WORDS_MAX 256
+#define WALRUS_CRC_THREE_MIN 160
 
-/* x^(8 * bytes - 33) modulo the polynomial, reflected: the factor that moves a register over
- * `bytes` zero bytes when the product is reduced by one more crc32 step over 64 bits. */
-static uint32_t walrus_crc_shift_one, walrus_crc_shift_two;
-static uint32_t walrus_crc_shift_long_one, walrus_crc_shift_long_two;
+/* For a number of words, x^(64 * words - 33) modulo the polynomial, reflected: the factor that moves a
+ * register over so many zeros when the product is reduced by one more crc32 step over 64 bits. */
+static uint32_t walrus_crc_factors[2 * WALRUS_CRC_WORDS_MAX + 1];
 
-static uint32_t walrus_crc_power(uint64_t bits)
+static void walrus_crc_setup_factors(void)
 {
-    uint32_t value = UINT32_C(0x80000000);
-    while (bits--)
+    uint32_t value = UINT32_C(0x80000000); /* x^0 */
+    for (int bit = 0; bit < 64 - 33; bit++)
         value = (value >> 1) ^ (value & 1 ? WALRUS_CRC_POLYNOMIAL : 0);
-    return value;
-}
-
-__attribute__((target("sse4.2,pclmul"))) static inline uint64_t walrus_crc_move(uint32_t value, uint32_t factor)
-{
-    __m128i product = _mm_clmulepi64_si128(_mm_cvtsi32_si128((int)value), _mm_cvtsi32_si128((int)factor), 0);
-    return (uint64_t)_mm_cvtsi128_si64(product);
-}
-
-__attribute__((target("sse4.2,pclmul"))) static inline uint32_t
-walrus_crc_three(const uint8_t *data, size_t stripe, uint32_t value, uint32_t shift_one, uint32_t shift_two)
-{
-    uint64_t first = value, second = 0, third = 0;
-    for (size_t at = 0; at < stripe; at += 8) {
-        first = _mm_crc32_u64(first, walrus_load64(data + at));
-        second = _mm_crc32_u64(second, walrus_load64(data + stripe + at));
-        third = _mm_crc32_u64(third, walrus_load64(data + 2 * stripe + at));
+    for (int words = 1; words <= 2 * WALRUS_CRC_WORDS_MAX; words++) {
+        walrus_crc_factors[words] = value;
+        for (int bit = 0; bit < 64; bit++)
+            value = (value >> 1) ^ (value & 1 ? WALRUS_CRC_POLYNOMIAL : 0);
     }
-    uint64_t moved = walrus_crc_move((uint32_t)first, shift_two) ^ walrus_crc_move((uint32_t)second, shift_one);
-    return (uint32_t)_mm_crc32_u64(0, moved) ^ (uint32_t)third;
+}
+
+__attribute__((target("sse4.2,pclmul"))) static inline uint64_t walrus_crc_move(uint64_t value, size_t words)
+{
+    const __m128i factor = _mm_cvtsi32_si128((int)walrus_crc_factors[words]);
+    return (uint64_t)_mm_cvtsi128_si64(_mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)value), factor, 0));
 }
 
 __attribute__((target("sse4.2,pclmul"))) static uint32_t walrus_crc_x86(const uint8_t *data, size_t length,
                                                                         uint32_t value)
 {
-    while (length >= 3 * WALRUS_CRC_STRIPE_LONG) {
-        value = walrus_crc_three(data, WALRUS_CRC_STRIPE_LONG, value, walrus_crc_shift_long_one,
-                                 walrus_crc_shift_long_two);
-        data += 3 * WALRUS_CRC_STRIPE_LONG;
-        length -= 3 * WALRUS_CRC_STRIPE_LONG;
+    uint64_t first = value;
+    while (length >= WALRUS_CRC_THREE_MIN) {
+        const size_t words = length / 24 < WALRUS_CRC_WORDS_MAX ? length / 24 : WALRUS_CRC_WORDS_MAX;
+        const uint8_t *end = data + 8 * words;
+        uint64_t second = 0, third = 0;
+        for (; data < end; data += 8) {
+            first = _mm_crc32_u64(first, walrus_load64(data));
+            second = _mm_crc32_u64(second, walrus_load64(data + 8 * words));
+            third = _mm_crc32_u64(third, walrus_load64(data + 16 * words));
+        }
+        first = _mm_crc32_u64(0, walrus_crc_move(first, 2 * words) ^ walrus_crc_move(second, words)) ^ third;
+        data += 16 * words;
+        length -= 24 * words;
     }
-    while (length >= 3 * WALRUS_CRC_STRIPE) {
-        value = walrus_crc_three(data, WALRUS_CRC_STRIPE, value, walrus_crc_shift_one, walrus_crc_shift_two);
-        data += 3 * WALRUS_CRC_STRIPE;
-        length -= 3 * WALRUS_CRC_STRIPE;
-    }
-    uint64_t wide = value;
     for (; length >= 8; data += 8, length -= 8)
-        wide = _mm_crc32_u64(wide, walrus_load64(data));
-    value = (uint32_t)wide;
+        first = _mm_crc32_u64(first, walrus_load64(data));
+    value = (uint32_t)first;
     for (; length; data++, length--)
         value = _mm_crc32_u8(value, *data);
     return value;
@@ -292,11 +354,16 @@ static void walrus_checksum_setup(void)
     walrus_crc_setup_table();
 #if WALRUS_X86
     __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2")) {
+        walrus_sliced_setup();
+        walrus_fnv_best = walrus_sliced_fnv;
+#if defined(__clang__) || __GNUC__ >= 8
+        if (__builtin_cpu_supports("vpclmulqdq") && __builtin_cpu_supports("pclmul"))
+            walrus_fnv_best = walrus_sliced_clmul_fnv;
+#endif
+    }
     if (__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul")) {
-        walrus_crc_shift_one = walrus_crc_power(8 * WALRUS_CRC_STRIPE - 33);
-        walrus_crc_shift_two = walrus_crc_power(16 * WALRUS_CRC_STRIPE - 33);
-        walrus_crc_shift_long_one = walrus_crc_power(8 * WALRUS_CRC_STRIPE_LONG - 33);
-        walrus_crc_shift_long_two = walrus_crc_power(16 * WALRUS_CRC_STRIPE_LONG - 33);
+        walrus_crc_setup_factors();
         walrus_crc_best = walrus_crc_x86;
     }
 #endif

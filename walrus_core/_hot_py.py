@@ -356,7 +356,9 @@ def walk(
         if at + size > end:
             return at, index, remaining, payload_bytes, low, high, SHORT, size
         payload = view[at + FRAME_HEADER_SIZE : at + FRAME_HEADER_SIZE + length]
-        if checksum != _checksum(key, algorithm, bytes(view[at + 8 : at + FRAME_HEADER_SIZE]), payload, index):
+        if checksum != _checksum(
+            key, algorithm, bytes(view[at + 8 : at + FRAME_HEADER_SIZE]), payload, index
+        ):
             return at, index, remaining, payload_bytes, low, high, BAD_PAYLOAD, size
         remaining = left
         payload_bytes += length
@@ -385,7 +387,17 @@ class Tail:
     ``state`` may be read at any time.
     """
 
-    __slots__ = ("_clock", "_write", "algorithm", "claimed", "end", "first_offset", "key", "reserved", "state")
+    __slots__ = (
+        "_clock",
+        "_write",
+        "algorithm",
+        "claimed",
+        "end",
+        "first_offset",
+        "key",
+        "reserved",
+        "state",
+    )
 
     def __init__(
         self,
@@ -453,7 +465,13 @@ class Tail:
         header = encode_header(self.key, self.algorithm, payload, FLAG_FIRST, 0, index, timestamp)
         self.claimed = at + size
         self._write(at, b"".join((header, payload, _ZEROS[: -len(payload) % FRAME_ALIGN])))
-        self.state = (at + size, index + 1, payload_bytes + len(payload), min(low, timestamp), max(high, timestamp))
+        self.state = (
+            at + size,
+            index + 1,
+            payload_bytes + len(payload),
+            min(low, timestamp),
+            max(high, timestamp),
+        )
         return self.first_offset + index
 
     def claim(self, end_at: int) -> None:

@@ -116,7 +116,7 @@ class Allocator:
     def _take_sequence(self) -> int:
         if self._next_block >= self._reserved_blocks:
             until = self._next_block + SEQUENCES_RESERVED
-            self._cursors.write_state(self._cursors.pages[LOG_PAGE], lambda state: state._replace(offset=until))
+            self._cursors.write_state(self._cursors.pages[LOG_PAGE], offset=until)
             self._cursors.sync()
             self._reserved_blocks = until
         sequence = self._next_block

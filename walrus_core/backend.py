@@ -87,7 +87,9 @@ class SegmentFile(Protocol):
     def close(self) -> None:
         """Release the file. Does not make anything durable."""
 
-    # --- only where the capability of the same name is declared -----------------------------
+
+class CapableFile(SegmentFile, Protocol):
+    """The methods behind the capabilities. A backend has those that it declares, no others."""
 
     def discard(self, at_bytes: int, length_bytes: int) -> None:
         """Give the space of a range back; it reads as zero from then on."""

@@ -10,7 +10,7 @@ keeps a batch only if the last one is there (docs/format.md, "Batch").
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from typing import NamedTuple, Optional
 
 from walrus_core import format as fmt
@@ -48,7 +48,7 @@ def check_batch(payloads: Iterable[object]) -> list[bytes]:
         taken.append(payload)
         total += len(payload)
         if len(taken) > fmt.BATCH_COUNT_MAX:
-            found = len(payloads) if hasattr(payloads, "__len__") else len(taken)
+            found = len(payloads) if isinstance(payloads, Sized) else len(taken)
             raise BatchTooLargeError(found=found, limit=fmt.BATCH_COUNT_MAX, unit="entries")
         if total > fmt.BATCH_BYTES_MAX:
             raise BatchTooLargeError(found=total, limit=fmt.BATCH_BYTES_MAX, unit="bytes")
@@ -83,7 +83,8 @@ def append_batch(topic: Topic, payloads: list[bytes], allocator: Allocator, gate
             _give_back(leases, topic, allocator)
             raise
         try:
-            _write(topic, payloads, here, active, list(zip(blocks, (part for _lease, part in leases))))
+            parts = [part for _lease, part in leases]
+            _write(topic, payloads, here, active, list(zip(blocks, parts, strict=True)))
         except BaseException:
             topic.withdraw(blocks)
             raise
@@ -141,7 +142,9 @@ def _give_back(leases: list[tuple[Lease, Part]], topic: Topic, allocator: Alloca
 def _adopt(topic: Topic, leases: list[tuple[Lease, Part]], first_offset: int) -> list[Block]:
     blocks: list[Block] = []
     for lease, part in leases:
-        blocks.append(topic.adopt(lease, first_offset + part.start, topic.blocks[-1].sequence if topic.blocks else 0))
+        blocks.append(
+            topic.adopt(lease, first_offset + part.start, topic.blocks[-1].sequence if topic.blocks else 0)
+        )
     return blocks
 
 
@@ -161,12 +164,12 @@ def _write(
         _write_file(payloads, file_parts, timestamp)
     finals = [_final(block, part, payloads, timestamp) for block, part in parts]
     if not later:
-        _tail(parts[0][0]).advance(tuple(finals[0]))
+        _tail(parts[0][0]).advance(finals[0])
         return
-    for (block, _part), final in zip(parts, finals):
+    for (block, _part), final in zip(parts, finals, strict=True):
         if block is not active and block is not later[-1][0]:
             block.final = final
-    _tail(later[-1][0]).advance(tuple(finals[-1]))
+    _tail(later[-1][0]).advance(finals[-1])
     topic.publish([block for block, _part in later], finals[0] if parts[0][0] is active else None)
 
 

@@ -3,7 +3,7 @@
 Knows where its bytes lie and how far they go. Not here: which topic it serves next, when to
 sync. Positions are bytes from the start of the block unless a name says otherwise.
 
-Invariants: entries ``[first_offset, first_offset + state.index)`` lie in ``[PAGE_SIZE, state.at)``;
+Invariants: entries ``[first_offset, first_offset + state.entries)`` lie in ``[PAGE_SIZE, state.at)``;
 ``final``, once set, is what holds of a block that takes no more entries.
 """
 
@@ -28,7 +28,7 @@ class State(NamedTuple):
     """How far a block is filled: end of its frames, their count, and totals over them."""
 
     at: int
-    index: int
+    entries: int
     payload_bytes: int
     low_ns: int
     high_ns: int
@@ -41,7 +41,19 @@ class Block:
     """One leased block. Threads: the topic's lock guards ``final`` and ``tail``; marks belong to
     whoever holds the sync lock; ``places`` belongs to readers of the topic."""
 
-    __slots__ = ("file", "final", "generation", "header", "is_clean", "is_sealed", "key", "marked_at", "places", "segment", "tail")
+    __slots__ = (
+        "file",
+        "final",
+        "generation",
+        "header",
+        "is_clean",
+        "is_sealed",
+        "key",
+        "marked_at",
+        "places",
+        "segment",
+        "tail",
+    )
 
     def __init__(self, segment: Segment, header: BlockHeader) -> None:
         """``header`` is what the header page says or will say."""
@@ -88,14 +100,17 @@ class Block:
     @property
     def state(self) -> State:
         """How far the block is filled now."""
-        if self.final is not None:
-            return self.final
-        return EMPTY if self.tail is None else State(*self.tail.state)
+        # The tail first: it goes only after ``final`` has come.
+        tail = self.tail
+        final = self.final
+        if final is not None:
+            return final
+        return EMPTY if tail is None else State(*tail.state)
 
     @property
     def end_offset(self) -> int:
         """Offset behind the last entry."""
-        return self.first_offset + self.state.index
+        return self.first_offset + self.state.entries
 
     def info(self, topic: str) -> BlockInfo:
         """Facts for people and observers."""
@@ -142,7 +157,7 @@ class Block:
                 first_offset=self.first_offset,
                 end=self.length_bytes,
                 reserved=reserved,
-                state=tuple(state),
+                state=state,
             )
         except BaseException:
             self.file.let_go()
@@ -167,7 +182,7 @@ class Block:
             self.generation + 1,
             flags,
             state.at,
-            state.index,
+            state.entries,
             state.payload_bytes,
             state.low_ns,
             state.high_ns,

@@ -127,7 +127,9 @@ class WalrusBuilder:
         """Set several options by name; None leaves an option unset. Raises: ConfigError: unknown name."""
         for name, value in options.items():
             if name not in _SETTABLE:
-                raise ConfigError(option=name, reason=f"is no option; known are {', '.join(sorted(_SETTABLE))}")
+                raise ConfigError(
+                    option=name, reason=f"is no option; known are {', '.join(sorted(_SETTABLE))}"
+                )
             if value is not None:
                 self._set[name] = value
         return self
@@ -139,11 +141,14 @@ class WalrusBuilder:
         values.update({name: value for name, value in self._set.items() if name != "config_file"})
         configured = values.pop("backend_from_file", None)
         backend = values.get("backend")
-        blocked = tuple(values.get("blocked_plugins", ()))
+        blocked = _names("blocked_plugins", values.get("blocked_plugins", ()))
         if backend is None or isinstance(backend, str):
             values["backend"] = choose_backend_name(backend, configured, blocked)
         values["blocked_plugins"] = blocked
         values["observers"] = tuple(values.get("observers", ()))
+        options = values.setdefault("backend_options", {})
+        if not isinstance(options, Mapping):
+            raise ConfigError(option="backend_options", reason=f"must be a table, not {options!r}")
         for name, field in _RENAMED.items():
             if name in values:
                 values[field] = values.pop(name)
@@ -167,6 +172,12 @@ class WalrusBuilder:
         if given is None and not os.path.isfile(path):
             return {}
         return read_config(path)
+
+
+def _names(option: str, value: object) -> tuple[str, ...]:
+    if isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value):
+        return tuple(value)
+    raise ConfigError(option=option, reason=f"must be a list of names, not {value!r}")
 
 
 def read_config(path: str) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class Found:
     @property
     def marked_end(self) -> int:
         """Offset behind the last entry that the mark vouches for."""
-        return self.block.first_offset + self.marked_state.index
+        return self.block.first_offset + self.marked_state.entries
 
     @property
     def is_settled(self) -> bool:
@@ -70,7 +70,7 @@ class Chain:
         if not self.kept:
             return 0
         last = self.kept[-1].block
-        return last.first_offset + self.states[last.sequence].index
+        return last.first_offset + self.states[last.sequence].entries
 
 
 def choose(found: list[Found], low_water: int) -> tuple[list[Found], list[Found]]:
@@ -155,14 +155,14 @@ def resolve(topic: str, found: list[Found], low_water: int) -> Chain:
 def _extent(chain: Chain, item: Found, remaining: int, limit: int, is_last: bool) -> tuple[State, int, bool]:
     """Return (state, entries of a begun batch still missing, whether ``limit`` was reached)."""
     marked = item.marked_state
-    if marked.index >= limit and not is_last:
+    if marked.entries >= limit and not is_last:
         return marked, 0, True
     if is_last and item.is_settled:
         return marked, 0, True
     begun = remaining if item.mark is None else 0
     state, left = scan(item.block, marked, begun, limit)
     chain.scanned_bytes += state.at - marked.at
-    return state, left, state.index >= limit
+    return state, left, state.entries >= limit
 
 
 def scan(block: Block, start: State, remaining: int, limit_index: int) -> tuple[State, int]:
@@ -175,7 +175,7 @@ def scan(block: Block, start: State, remaining: int, limit_index: int) -> tuple[
     while state.at + fmt.FRAME_HEADER_SIZE <= block.length_bytes:
         view = block.read(state.at, min(length, block.length_bytes - state.at))
         at, index, remaining, payload_bytes, low, high, status, need = hot.walk(
-            view, 0, block.key, block.algorithm, state.index, remaining, limit_index
+            view, 0, block.key, block.algorithm, state.entries, remaining, limit_index
         )
         state = State(
             state.at + at,
@@ -218,7 +218,7 @@ def _lost(topic: str, block: Block, state: State, limit: int) -> Damage:
         path=block.file.path,
         at_bytes=block.base + state.at,
         topic=topic,
-        first_offset=block.first_offset + state.index,
+        first_offset=block.first_offset + state.entries,
         end_offset=block.first_offset + limit,
     )
 
@@ -247,7 +247,7 @@ def _last_boundary(item: Found, begun: int, end: State) -> Optional[State]:
     """Return the state behind the last complete batch of a block, None where none ends in it."""
     block = item.block
     start = item.marked_state
-    at, index = start.at, start.index
+    at, index = start.at, start.entries
     boundary_index = index if begun == 0 else -1
     while at < end.at:
         header = hot.peek_header(block.read(at, fmt.FRAME_HEADER_SIZE), 0, block.key)
@@ -258,7 +258,7 @@ def _last_boundary(item: Found, begun: int, end: State) -> Optional[State]:
             boundary_index = index
     if boundary_index < 0:
         return None
-    return start if boundary_index == start.index else scan(block, start, begun, boundary_index)[0]
+    return start if boundary_index == start.entries else scan(block, start, begun, boundary_index)[0]
 
 
 def _settle_tail(chain: Chain) -> None:

@@ -94,7 +94,7 @@ class FsyncSchedule:
 def _check_backend(_instance: object, _attribute: object, value: object) -> None:
     if value is None or (isinstance(value, str) and value):
         return
-    if isinstance(value, str) or isinstance(value, type) or not hasattr(value, "capabilities"):
+    if isinstance(value, (str, type)) or not hasattr(value, "capabilities"):
         raise ConfigError(option="backend", reason=f"must be a name or a backend object, not {value!r}")
 
 
@@ -120,7 +120,9 @@ def _check_checksum(_instance: object, _attribute: object, value: object) -> Non
 def check_on_corruption(value: object) -> None:
     """Raise ConfigError unless ``value`` is "raise" or "skip"."""
     if value not in ON_CORRUPTION:
-        raise ConfigError(option="on_corruption", reason=f"must be one of {list(ON_CORRUPTION)}, not {value!r}")
+        raise ConfigError(
+            option="on_corruption", reason=f"must be one of {list(ON_CORRUPTION)}, not {value!r}"
+        )
 
 
 def _check_policy(_instance: object, _attribute: object, value: object) -> None:
@@ -151,7 +153,8 @@ class Options:
         factory=ReadConsistency.strictly_at_once, validator=_check_type(ReadConsistency, "consistency")
     )
     fsync_schedule: FsyncSchedule = field(
-        factory=lambda: FsyncSchedule.milliseconds(200), validator=_check_type(FsyncSchedule, "fsync_schedule")
+        factory=lambda: FsyncSchedule.milliseconds(200),
+        validator=_check_type(FsyncSchedule, "fsync_schedule"),
     )
     durable_writes: bool = field(default=False, validator=_check_type(bool, "durable_writes"))
     checksum: str = field(default="fnv1a64", validator=_check_checksum)

@@ -122,4 +122,4 @@ class Cursor:
                 PageState(1, offset),
             )
         else:
-            self._cursors.write_state(self.page, lambda state: state._replace(offset=offset))
+            self._cursors.write_state(self.page, offset=offset)

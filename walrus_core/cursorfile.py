@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 from typing import Optional
 
 from attrs import frozen
@@ -144,7 +143,7 @@ class CursorFile:
         count = self._page_count
         self._file.reserve(count * fmt.PAGE_SIZE, count * fmt.PAGE_SIZE)
         self._files.sync([self._file])
-        self.write_state(self.pages[LOG_PAGE], lambda state: state._replace(floor=2 * count))
+        self.write_state(self.pages[LOG_PAGE], floor=2 * count)
         self._page_count = 2 * count
         self._free.update(range(count, 2 * count))
 
@@ -169,15 +168,14 @@ class CursorFile:
             end_offset=None,
         )
 
-    def write_state(self, page: CursorPage, change: Callable[[PageState], PageState]) -> None:
-        """Write a page's next state. Not durable before ``sync``.
+    def write_state(self, page: CursorPage, **changes: int) -> None:
+        """Write a page's next state: the one that holds, with ``changes``. Not durable before ``sync``.
 
-        ``change`` gets the state that holds and returns the new one, whose generation is set here.
         Raises: StorageError: the old state holds.
         """
         refuse_reentry(self._lock, "a write of cursors.db")
         with self._lock:
-            state = change(page.state)._replace(generation=page.state.generation + 1)
+            state = page.state._replace(generation=page.state.generation + 1, **changes)
             number = page.identity.page
             at = number * fmt.PAGE_SIZE + fmt.STATE_AT[state.generation % 2]
             data = pages.encode_state(state, self.page_key(number)).ljust(fmt.SECTOR_SIZE, b"\0")
@@ -216,7 +214,9 @@ def create_cursor_file(files: FileCache, directory: str, log_id: bytes) -> Curso
     path = os.path.join(directory, fmt.CURSORS_NAME)
     gate, backend = files.gate, files.backend
     size = PAGES_AT_CREATION * fmt.PAGE_SIZE
-    handle = wrap_directory_call(gate, path, "create", lambda: backend.create(path, size_bytes=size), poisons=False)
+    handle = wrap_directory_call(
+        gate, path, "create", lambda: backend.create(path, size_bytes=size), poisons=False
+    )
     file = files.add(path, handle)
     file.reserve(0, size)
     cursors = CursorFile(files, file, log_id, PAGES_AT_CREATION)

@@ -28,7 +28,7 @@ from walrus_core.gate import CLOSED, FORKED, OPEN, Gate
 from walrus_core.lock import DirectoryLock
 from walrus_core.memory import MemoryBackend
 from walrus_core.pages import PageState
-from walrus_core.plugins import check_backend_object, load_backend
+from walrus_core.plugins import check_backend_object, choose_backend_name, load_backend
 from walrus_core.reclaim import Reclaimer
 from walrus_core.recovery import Recovered, finish, recover
 from walrus_core.syncer import Syncable, Syncer
@@ -70,7 +70,7 @@ class Engine:
         options = self.options
         if options.backend is None or isinstance(options.backend, str):
             return load_backend(
-                options.backend or "fd",
+                choose_backend_name(options.backend, None, options.blocked_plugins),
                 options=options.backend_options,
                 durable_writes=options.durable_writes,
                 blocked=options.blocked_plugins,
@@ -83,7 +83,11 @@ class Engine:
     def _open(self) -> None:
         directory = self.options.path
         self._call_directory("create directory", lambda: self.backend.make_directory(directory))
-        identity = None if self.backend.capabilities.files else ("memory", id(self._store()), os.path.normpath(directory))
+        identity = (
+            None
+            if self.backend.capabilities.files
+            else ("memory", id(self._store()), os.path.normpath(directory))
+        )
         self._lock = DirectoryLock(directory, identity)
         names = sorted(self._call_directory("list", lambda: self.backend.list(directory)))
         recovered = recover(self.files, directory, names, new_log_id(self.options.random_bytes))
@@ -127,7 +131,10 @@ class Engine:
             durable_writes=options.durable_writes,
         )
         self.reclaimer = Reclaimer(
-            self.cursors, self.allocator, lambda topic: self._cursors_by_topic[topic.name].values(), self.live_topics
+            self.cursors,
+            self.allocator,
+            lambda topic: list(self._cursors_by_topic[topic.name].values()),
+            self.live_topics,
         )
 
     def _restore(self, recovered: Recovered) -> None:
@@ -179,12 +186,17 @@ class Engine:
         return known[name]
 
     def cursor(self, topic: Topic, name: str) -> Cursor:
-        """Return a cursor of the topic; a new one starts at the oldest entry."""
+        """Return a cursor of the topic; a new one starts at the oldest entry.
+
+        A new one is kept only by ``keep_cursor``: asking after a name or peeking through it must
+        not hold back the reclaim of blocks.
+        """
         known = self._cursors_by_topic[topic.name].get(name)
-        if known is not None:
-            return known
-        with self._create_lock:
-            return self._add_cursor(topic, name, None)
+        return Cursor(name, topic, self.cursors, self.syncer, None) if known is None else known
+
+    def keep_cursor(self, cursor: Cursor) -> None:
+        """Keep a cursor that is about to move. The caller holds the topic's read lock."""
+        self._cursors_by_topic[cursor.topic.name].setdefault(cursor.name, cursor)
 
     def visible_end(self, topic: Topic) -> int:
         """Return the offset below which readers see entries.
@@ -223,7 +235,8 @@ class Engine:
             self.syncer.sync()
             self.reclaimer.run()
         except (StorageError, UsageError) as error:
-            # A usage error here says that the log was closed or dropped meanwhile. A failed sync has poisoned the log; a full disk waits for space: the next tick tries.
+            # A usage error here says that the log was closed or dropped meanwhile. A failed sync
+            # has poisoned the log; a full disk waits for space: the next tick tries.
             self.gate.warn("background work on %s: %s", self.options.path, error)
         except Exception as error:
             # A defect of ours must not end syncing in silence: no more writes are taken.

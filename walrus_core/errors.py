@@ -175,7 +175,9 @@ class CorruptionError(WalrusError):
     range of entries that is lost; ``path`` and ``at_bytes``, the place; ``kind``, what is wrong.
     """
 
-    sentence = "{kind} in {path} at byte {at_bytes}: entries [{offset}, {end_offset}) of topic {topic!r} are lost"
+    sentence = (
+        "{kind} in {path} at byte {at_bytes}: entries [{offset}, {end_offset}) of topic {topic!r} are lost"
+    )
     topic: Optional[str]
     offset: Optional[int]
     end_offset: Optional[int]
@@ -204,7 +206,9 @@ class UnknownBackendError(PluginError, LookupError):
 class DuplicateBackendError(PluginError):
     """Two distributions register the same backend name."""
 
-    sentence = "backend {name!r} is registered by more than one distribution: {distributions}; uninstall one of them"
+    sentence = (
+        "backend {name!r} is registered by more than one distribution: {distributions}; uninstall one of them"
+    )
 
 
 class IncompatibleBackendError(PluginError):

@@ -7,27 +7,33 @@ a later sync through another descriptor might not be told of a write-back error.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Optional, TypeVar
+from typing import Any, Optional, TypeVar, cast
 
-from walrus_core.backend import Backend, Buffer, Capabilities, SegmentFile
+from walrus_core.backend import Backend, Buffer, Capabilities, CapableFile, SegmentFile
 from walrus_core.errors import ContractError, StorageError, storage_error
 from walrus_core.gate import Gate
 
 Result = TypeVar("Result")
 
 
+def _capable(handle: SegmentFile) -> CapableFile:
+    """View the file as one that has the methods which its backend's capabilities declare."""
+    return cast(CapableFile, handle)
+
+
 class LogFile:
     """One file of the log directory.
 
-    Invariants: ``written`` counts writes that began and ``synced`` is the count that the last
-    completed sync found, so they are equal only if every write is covered. ``holds`` counts the
-    operations and tails that need the file open.
+    Invariants: ``written`` is a ticket that changes before and after every write, and ``synced``
+    is the ticket that the last completed sync found when it began, so they are equal only if every
+    write is covered. ``holds`` counts the operations and tails that need the file open.
     """
 
-    __slots__ = ("_files", "handle", "holds", "path", "synced", "written")
+    __slots__ = ("_files", "_ticket", "handle", "holds", "path", "synced", "written")
 
     def __init__(self, files: FileCache, path: str, handle: Optional[SegmentFile] = None) -> None:
         """``handle`` is the open file where the caller has just created it."""
@@ -35,6 +41,7 @@ class LogFile:
         self.path = path
         self.handle = handle
         self.holds = 0
+        self._ticket = itertools.count(1).__next__
         self.written = 0
         self.synced = 0
 
@@ -57,8 +64,10 @@ class LogFile:
         gate.check_write()
         handle = self._files.hold(self)
         try:
-            self.written += 1
+            self.written = self._ticket()
             call(handle)
+            # Once more: a sync that began while the call was under way may not have covered it.
+            self.written = self._ticket()
         except OSError as error:
             raise gate.write_failed(error, self.path, operation) from error
         finally:
@@ -86,7 +95,7 @@ class LogFile:
     def write_many(self, writes: Sequence[tuple[int, Sequence[Buffer]]]) -> None:
         """Write several extents, each the concatenation of its buffers; errors as ``write``."""
         if self._files.backend.capabilities.vectored:
-            self._write(lambda handle: handle.write_many(writes), "write")
+            self._write(lambda handle: _capable(handle).write_many(writes), "write")
             return
         for at_bytes, buffers in writes:
             for data in buffers:
@@ -99,21 +108,21 @@ class LogFile:
 
     def discard(self, at_bytes: int, length_bytes: int) -> None:
         """Give the space of a range back; only where the backend can."""
-        self._write(lambda handle: handle.discard(at_bytes, length_bytes), "discard")
+        self._write(lambda handle: _capable(handle).discard(at_bytes, length_bytes), "discard")
 
     def drop_cache(self) -> None:
         """Make the next read come from the medium, where the backend can. Raises: StorageError."""
         if self._files.backend.capabilities.drop_cache:
-            self._read(lambda handle: handle.drop_cache())
+            self._read(lambda handle: _capable(handle).drop_cache())
 
     @property
     def backend_capabilities(self) -> Capabilities:
         """What the file can do beyond the required methods."""
         return self._files.backend.capabilities
 
-    def hold(self) -> SegmentFile:
+    def hold(self) -> CapableFile:
         """Keep the file open until ``let_go``. Raises: StorageError."""
-        return self._files.hold(self)
+        return _capable(self._files.hold(self))
 
     def let_go(self) -> None:
         """End one ``hold``."""

@@ -3,7 +3,8 @@
 One object per log; every room asks it, so that a failure anywhere stops writes everywhere.
 
 Invariants: a poisoned gate never opens again; ``blocks_writes`` is False only while the log is
-open and sound; ``blocks_calls`` is True wherever it is; the first poisoning error is the one that is remembered.
+open and sound, or closing; ``blocks_calls`` is True wherever it is; the first poisoning error is
+the one that is remembered.
 """
 
 from __future__ import annotations
@@ -31,7 +32,16 @@ OPEN, CLOSED, FORKED = "open", "closed", "forked"
 class Gate:
     """State of one log that all of its rooms share. Reads of its attributes need no lock."""
 
-    __slots__ = ("_announce", "_writes_sync", "blocks_calls", "blocks_writes", "failure", "path", "quiet", "state")
+    __slots__ = (
+        "_announce",
+        "_writes_sync",
+        "blocks_calls",
+        "blocks_writes",
+        "failure",
+        "path",
+        "quiet",
+        "state",
+    )
 
     def __init__(
         self, path: str, announce: Callable[[Exception], None], quiet: bool, writes_sync: bool = False

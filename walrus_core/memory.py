@@ -28,7 +28,7 @@ class MemoryStore:
 class MemoryFile:
     """One open file of a store."""
 
-    def __init__(self, data: bytearray, lock: threading.RLock) -> None:  # type: ignore[valid-type]
+    def __init__(self, data: bytearray, lock: threading.RLock) -> None:
         """``data`` is the store's own bytearray, not a copy."""
         self._data = data
         self._lock = lock
@@ -44,19 +44,19 @@ class MemoryFile:
 
     def read_at(self, at_bytes: int, length_bytes: int) -> Buffer:
         """Return exactly ``length_bytes``."""
-        with self._lock:  # type: ignore[attr-defined]
+        with self._lock:
             self._check(at_bytes, length_bytes)
             return bytes(self._data[at_bytes : at_bytes + length_bytes])
 
     def write_at(self, at_bytes: int, data: Buffer) -> None:
         """Write all of ``data``."""
-        with self._lock:  # type: ignore[attr-defined]
+        with self._lock:
             self._check(at_bytes, len(data))
             self._data[at_bytes : at_bytes + len(data)] = data
 
     def reserve(self, at_bytes: int, length_bytes: int) -> None:
         """Extend the file where the range ends beyond it."""
-        with self._lock:  # type: ignore[attr-defined]
+        with self._lock:
             missing = at_bytes + length_bytes - len(self._data)
             if missing > 0:
                 self._data.extend(bytes(missing))

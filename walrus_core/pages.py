@@ -101,9 +101,21 @@ def decode_segment_header(data: Buffer, path: str) -> tuple[Optional[SegmentHead
     for at in (0, fmt.SEGMENT_COPY_AT):
         if not _is_sound(data, at, fmt.SEGMENT_HEADER_USED, FNV_BASIS):
             continue
-        (magic, version, _z, incompatible, read_only, log_id, sequence, size, slots, algorithm, _z2, salt, created) = (
-            _SEGMENT.unpack_from(data, at)
-        )
+        (
+            magic,
+            version,
+            _z,
+            incompatible,
+            read_only,
+            log_id,
+            sequence,
+            size,
+            slots,
+            algorithm,
+            _z2,
+            salt,
+            created,
+        ) = _SEGMENT.unpack_from(data, at)
         if magic != fmt.SEGMENT_MAGIC:
             continue
         if version > fmt.VERSION or incompatible or read_only:
@@ -192,7 +204,12 @@ def decode_block_header(page: Buffer, key: int) -> tuple[Optional[BlockHeader], 
         (magic, segment, slot, slots, sequence, incarnation, first, previous, name_length, _z, _z2) = (
             _BLOCK.unpack_from(page, at)
         )
-        if magic != fmt.BLOCK_MAGIC or not 0 < name_length <= fmt.TOPIC_NAME_MAX_BYTES or not slots or not sequence:
+        if (
+            magic != fmt.BLOCK_MAGIC
+            or not 0 < name_length <= fmt.TOPIC_NAME_MAX_BYTES
+            or not slots
+            or not sequence
+        ):
             continue
         name_at = at + _BLOCK.size
         topic = bytes(page[name_at : name_at + name_length])
@@ -328,7 +345,9 @@ def decode_identity(page: Buffer, key: int) -> Optional[PageIdentity]:
     for at in (fmt.IDENTITY_AT, fmt.IDENTITY_COPY_AT):
         if not _is_sound(page, at, fmt.IDENTITY_SIZE, key):
             continue
-        magic, kind, _z, number, incarnation, topic_length, cursor_length, _z2 = _IDENTITY.unpack_from(page, at)
+        magic, kind, _z, number, incarnation, topic_length, cursor_length, _z2 = _IDENTITY.unpack_from(
+            page, at
+        )
         if magic != fmt.IDENTITY_MAGIC or topic_length > fmt.TOPIC_NAME_MAX_BYTES:
             continue
         if cursor_length > fmt.CURSOR_NAME_MAX_BYTES:

@@ -12,6 +12,8 @@ from walrus_core.errors import ConfigError
 
 DATA_DIR_DEFAULT = "wal_files"
 CONFIG_NAME = "walrus.toml"
+SEQUENCE_MAX = 2**63
+"""Higher numbers are nobody's: counting up from one never gets there."""
 _KEY_KEPT = 40
 _SEGMENT_NAME = re.compile(r"([0-9]{20})" + re.escape(fmt.SEGMENT_SUFFIX))
 _FREE_NAME = re.compile(r"[0-9]{20}" + re.escape(fmt.FREE_SUFFIX))
@@ -25,7 +27,10 @@ def segment_name(sequence: int) -> str:
 def parse_segment_name(name: str) -> Optional[int]:
     """Return the sequence of a segment file's name, or None for any other name."""
     match = _SEGMENT_NAME.fullmatch(name)
-    return int(match[1]) if match and name.isascii() else None
+    if match is None or not name.isascii():
+        return None
+    sequence = int(match[1])
+    return sequence if 1 <= sequence <= SEQUENCE_MAX else None
 
 
 def is_free_name(name: str) -> bool:

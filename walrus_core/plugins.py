@@ -30,7 +30,18 @@ from walrus_core.memory import MemoryBackend
 ENTRY_POINT_GROUP = "walrus"
 DEFAULT_ORDER = ("fd", "mmap")
 _KNOWN_PACKAGES = {"fd": "walrus-fd", "mmap": "walrus-mmap"}
-_REQUIRED = ("make_directory", "list", "create", "open", "rename", "remove", "sync_dir", "sync_many", "close", "probe")
+_REQUIRED = (
+    "make_directory",
+    "list",
+    "create",
+    "open",
+    "rename",
+    "remove",
+    "sync_dir",
+    "sync_many",
+    "close",
+    "probe",
+)
 
 
 @frozen(kw_only=True)
@@ -52,7 +63,9 @@ def installed_plugins(blocked: Iterable[str] = ()) -> dict[str, list[InstalledPl
             continue
         distribution = point.dist.name if point.dist is not None else "unknown distribution"
         version = point.dist.version if point.dist is not None else "?"
-        plugin = InstalledPlugin(name=point.name, distribution=distribution, version=version, entry_point=point)
+        plugin = InstalledPlugin(
+            name=point.name, distribution=distribution, version=version, entry_point=point
+        )
         # The same distribution may be seen twice, installed and in the source tree.
         others = found.setdefault(point.name, [])
         if all(other.distribution != distribution for other in others):
@@ -60,7 +73,9 @@ def installed_plugins(blocked: Iterable[str] = ()) -> dict[str, list[InstalledPl
     return found
 
 
-def choose_backend_name(requested: Optional[str], configured: Optional[str], blocked: Iterable[str] = ()) -> str:
+def choose_backend_name(
+    requested: Optional[str], configured: Optional[str], blocked: Iterable[str] = ()
+) -> str:
     """Return the backend's name: requested, else WALRUS_BACKEND, else configured, else installed.
 
     Raises: UnknownBackendError: nothing was asked for and nothing is installed.
@@ -127,13 +142,17 @@ def make_backend(cls: type[Any], options: Mapping[str, Any], durable_writes: boo
     name = getattr(cls, "name", cls.__name__)
     found = getattr(cls, "api", None)
     if not isinstance(found, int) or not BACKEND_API_OLDEST <= found <= BACKEND_API:
-        raise IncompatibleBackendError(name=name, found=found, wanted=f"{BACKEND_API_OLDEST} to {BACKEND_API}")
+        raise IncompatibleBackendError(
+            name=name, found=found, wanted=f"{BACKEND_API_OLDEST} to {BACKEND_API}"
+        )
     try:
         backend: Backend = cls(durable_writes=durable_writes, **options)
     except WalrusError:
         raise
     except (TypeError, ValueError) as error:
-        raise ConfigError(option="backend_options", reason=f"backend {name!r} refuses them: {error}") from error
+        raise ConfigError(
+            option="backend_options", reason=f"backend {name!r} refuses them: {error}"
+        ) from error
     check_backend_object(backend, durable_writes)
     return backend
 

@@ -9,6 +9,7 @@ lies below the topic's visible end. Threads: the caller holds the topic's ``read
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import NamedTuple, Optional, Union
 
 from walrus_core import hot
@@ -41,12 +42,14 @@ def read_entries(topic: Topic, offset: int, end_offset: int, max_bytes: int, max
     Returns: the sound entries from ``offset`` on, and the damage that stopped the read, if any.
     Raises: StorageError: a read failed. Cost: reads what it returns, and at most READ_BYTES_MIN more.
     """
+    # A copy: a writer may append blocks, and take back those of a batch that fails.
+    blocks = list(topic.blocks)
     entries: list[hot.Entry] = []
     while offset < end_offset and len(entries) < max_entries:
         budget = max_bytes - sum(len(entry.data) for entry in entries)
         if entries and budget < 0:
             break
-        walk = _find_walk(topic, offset, end_offset)
+        walk = _find_walk(topic.name, blocks, offset, end_offset)
         if isinstance(walk, Damage):
             return ReadResult(entries, walk)
         damage = walk.read(offset, budget, max_entries, entries)
@@ -58,19 +61,18 @@ def read_entries(topic: Topic, offset: int, end_offset: int, max_bytes: int, max
     return ReadResult(entries, None)
 
 
-def _find_walk(topic: Topic, offset: int, end_offset: int) -> Union[_BlockWalk, Damage]:
+def _find_walk(topic: str, blocks: list[Block], offset: int, end_offset: int) -> Union[_BlockWalk, Damage]:
     """Return a walk through the block that holds ``offset``, or the gap where none does."""
-    place = topic.block_of(offset)
-    following = 0 if place is None else place + 1
-    is_last = following >= len(topic.blocks)
-    stop = end_offset if is_last else min(topic.blocks[following].first_offset, end_offset)
-    block = None if place is None else topic.blocks[place]
+    following = bisect_right(blocks, offset, key=lambda block: block.first_offset)
+    is_last = following == len(blocks)
+    stop = end_offset if is_last else min(blocks[following].first_offset, end_offset)
+    block = blocks[following - 1] if following else None
     if block is None or (is_last and offset >= block.end_offset):
-        path = block.file.path if block is not None else topic.name
+        path = block.file.path if block is not None else topic
         return Damage(
-            kind=BLOCK_KIND, path=path, at_bytes=0, topic=topic.name, first_offset=offset, end_offset=stop
+            kind=BLOCK_KIND, path=path, at_bytes=0, topic=topic, first_offset=offset, end_offset=stop
         )
-    return _BlockWalk(topic.name, block, stop)
+    return _BlockWalk(topic, block, stop)
 
 
 class _BlockWalk:
@@ -82,7 +84,7 @@ class _BlockWalk:
         self._stop_index = stop_offset - block.first_offset
         state = block.state
         # Where damage hid the true end from recovery, frames may go on to the end of the block.
-        self._end_at = state.at if self._stop_index <= state.index else block.length_bytes
+        self._end_at = state.at if self._stop_index <= state.entries else block.length_bytes
 
     def read(self, offset: int, budget: int, max_entries: int, entries: list[hot.Entry]) -> Optional[Damage]:
         """Append entries from ``offset`` on to ``entries``. Returns: the damage met, if any."""
@@ -152,7 +154,7 @@ class _BlockWalk:
         if status == hot.BAD_PAYLOAD:
             self._block.insert_place(index + 1, at + need)
             return self._damage(PAYLOAD_KIND, at, index, index + 1)
-        next_at, next_index = self._resume(at, index + 1)
+        _next_at, next_index = self._resume(at, index + 1)
         if next_index < 0:
             return self._damage(HEADER_KIND, at, index, self._stop_index)
         return self._damage(HEADER_KIND, at, index, next_index)

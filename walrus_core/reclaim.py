@@ -38,13 +38,19 @@ class Reclaimer:
     def has_work(self, topic: Topic) -> bool:
         """True where the oldest block of the topic could be given back. Cheap."""
         blocks = topic.blocks
-        return len(blocks) > 1 and blocks[0] is not topic.active and self._passed(topic) >= blocks[1].first_offset
+        return (
+            len(blocks) > 1
+            and blocks[0] is not topic.active
+            and self._passed(topic) >= blocks[1].first_offset
+        )
 
     def _passed(self, topic: Topic) -> int:
         """Offset that every cursor has passed durably; 0 where a cursor's position is lost."""
         if topic.page.damaged:
             return 0
-        return min((0 if cursor.lost else cursor.saved_offset for cursor in self._cursors_of(topic)), default=0)
+        return min(
+            (0 if cursor.lost else cursor.saved_offset for cursor in self._cursors_of(topic)), default=0
+        )
 
     def run(self) -> int:
         """Give back what can be given back now. Returns: how many blocks.
@@ -57,9 +63,7 @@ class Reclaimer:
             found = [(topic, blocks) for topic, blocks in found if blocks]
             for topic, blocks in found:
                 end = topic.blocks[len(blocks)].first_offset
-                self._cursors.write_state(
-                    topic.page, lambda state, end=end: state._replace(offset=end, floor=max(state.floor, end))
-                )
+                self._cursors.write_state(topic.page, offset=end, floor=max(topic.page.state.floor, end))
             if found:
                 self._cursors.sync()
             for topic, blocks in found:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 
 from attrs import define, evolve, field
 
@@ -48,7 +49,9 @@ class Recovered:
     report: RecoveryReport
 
 
-def open_cursors(files: FileCache, directory: str, names: list[str], log_id: bytes) -> tuple[CursorFile, list[Damage]]:
+def open_cursors(
+    files: FileCache, directory: str, names: list[str], log_id: bytes
+) -> tuple[CursorFile, list[Damage]]:
     """Open or create cursors.db and load its pages.
 
     Raises: CorruptionError: missing beside segments, or unreadable. UnsupportedVersionError.
@@ -82,7 +85,9 @@ def open_cursors(files: FileCache, directory: str, names: list[str], log_id: byt
         topic = item.identity.topic.decode("utf-8", "replace")
         damages.append(Damage(kind="cursor states", path=path, at_bytes=at, topic=topic))
     for number in single:
-        damages.append(Damage(kind="cursor state, read from the older one", path=path, at_bytes=number * fmt.PAGE_SIZE))
+        damages.append(
+            Damage(kind="cursor state, read from the older one", path=path, at_bytes=number * fmt.PAGE_SIZE)
+        )
     return cursors, damages
 
 
@@ -121,7 +126,9 @@ def settle_cache(files: FileCache, inventory: Inventory) -> None:
     for segment in segments:
         segment.file.drop_cache()
         inventory.found = [item for item in inventory.found if item.block.segment is not segment]
-        inventory.damages = [damage for damage in inventory.damages if not _is_block_damage(damage, segment.file)]
+        inventory.damages = [
+            damage for damage in inventory.damages if not _is_block_damage(damage, segment.file)
+        ]
         inventory.found.extend(read_blocks(segment, inventory.damages))
 
 
@@ -134,7 +141,9 @@ def _group(cursors: CursorFile, inventory: Inventory) -> list[RecoveredTopic]:
     by_name: dict[bytes, list[Found]] = {}
     for item in inventory.found:
         by_name.setdefault(item.block.header.topic, []).append(item)
-    topic_pages = {page.identity.topic: page for page in cursors.pages.values() if page.identity.kind == fmt.PAGE_TOPIC}
+    topic_pages = {
+        page.identity.topic: page for page in cursors.pages.values() if page.identity.kind == fmt.PAGE_TOPIC
+    }
     topics: list[RecoveredTopic] = []
     for name in sorted(set(by_name) | set(topic_pages)):
         blocks = by_name.get(name, [])
@@ -172,11 +181,14 @@ def finish(files: FileCache, directory: str, recovered: Recovered, allocator: Al
     for leftover in recovered.inventory.leftovers:
         files.forget(leftover)
         path = leftover.path
-        wrap_directory_call(files.gate, path, "remove", lambda path=path: files.backend.remove(path), poisons=False)
+        remove = partial(files.backend.remove, path)
+        wrap_directory_call(files.gate, path, "remove", remove, poisons=False)
     for topic in recovered.topics:
         cuts.extend(_finish_topic(files, directory, topic, allocator, touched))
     if recovered.inventory.leftovers or any(cut.evidence_path for cut in cuts):
-        wrap_directory_call(files.gate, directory, "sync", lambda: files.backend.sync_dir(directory), poisons=True)
+        wrap_directory_call(
+            files.gate, directory, "sync", lambda: files.backend.sync_dir(directory), poisons=True
+        )
     clamped = _clamp(recovered)
     if recovered.cursors.file.is_dirty:
         touched[recovered.cursors.file] = None
@@ -187,7 +199,11 @@ def finish(files: FileCache, directory: str, recovered: Recovered, allocator: Al
 
 
 def _finish_topic(
-    files: FileCache, directory: str, topic: RecoveredTopic, allocator: Allocator, touched: dict[LogFile, None]
+    files: FileCache,
+    directory: str,
+    topic: RecoveredTopic,
+    allocator: Allocator,
+    touched: dict[LogFile, None],
 ) -> list[Cut]:
     chain = topic.chain
     cuts: list[Cut] = []
@@ -217,7 +233,10 @@ def _finish_topic(
         is_tail = chain.appendable and place + 1 == len(chain.kept)
         if block.is_sealed or (is_tail and item.mark is not None and item.marked_state == state):
             continue
-        if place + 1 < len(chain.kept) and block.first_offset + state.index != chain.kept[place + 1].block.first_offset:
+        if (
+            place + 1 < len(chain.kept)
+            and block.first_offset + state.entries != chain.kept[place + 1].block.first_offset
+        ):
             # Damage hides how far the block goes: it keeps the marks it has.
             continue
         block.write_mark(state, 0 if is_tail else fmt.MARK_SEALED)
@@ -242,7 +261,7 @@ def _has_whole_batch(block: Block) -> bool:
 def _sound_behind(block: Block, state: State) -> bool:
     """True where a sound frame stands behind the torn one at which the block was cut."""
     view = block.read(state.at, block.length_bytes - state.at)
-    return hot.find_frame(view, fmt.FRAME_ALIGN, block.key, state.index + 1, 2**32)[0] >= 0
+    return hot.find_frame(view, fmt.FRAME_ALIGN, block.key, state.entries + 1, 2**32)[0] >= 0
 
 
 def _copy_aside(files: FileCache, directory: str, block: Block) -> str:
@@ -275,10 +294,9 @@ def _clamp(recovered: Recovered) -> list[str]:
             owned.add(page.identity.page)
             if not page.damaged and page.state.offset > topic.next_offset:
                 end = topic.next_offset
-                recovered.cursors.write_state(page, lambda state, end=end: state._replace(offset=end))
+                recovered.cursors.write_state(page, offset=end)
                 clamped.append(f"{topic.name}/{page.identity.cursor.decode('utf-8')}")
     for page in list(recovered.cursors.pages.values()):
         if page.identity.kind == fmt.PAGE_CURSOR and page.identity.page not in owned:
             recovered.cursors.remove(page)
     return clamped
-

@@ -104,7 +104,6 @@ def create_segment(files: FileCache, directory: str, header: pages.SegmentHeader
         gate, path, "create", lambda: backend.create(path, size_bytes=header.size_bytes), poisons=False
     )
     file = files.add(path, handle)
-    file.written = 1
     try:
         file.reserve(0, fmt.SEGMENT_HEADER_SIZE)
         file.write(0, pages.encode_segment_header(header))
@@ -135,5 +134,7 @@ def remove_segment(files: FileCache, directory: str, segment: Segment) -> None:
     gate.check_write()
     segment.file.synced = segment.file.written
     files.forget(segment.file)
-    wrap_directory_call(gate, segment.file.path, "remove", lambda: backend.remove(segment.file.path), poisons=False)
+    wrap_directory_call(
+        gate, segment.file.path, "remove", lambda: backend.remove(segment.file.path), poisons=False
+    )
     wrap_directory_call(gate, directory, "sync", lambda: backend.sync_dir(directory), poisons=True)

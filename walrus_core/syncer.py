@@ -17,7 +17,7 @@ from typing import Protocol
 from walrus_core import format as fmt
 from walrus_core.block import Block, State
 from walrus_core.cursorfile import CursorFile
-from walrus_core.errors import SyncFailedError
+from walrus_core.errors import StorageError, SyncFailedError
 from walrus_core.files import FileCache, LogFile
 from walrus_core.gate import Gate, refuse_reentry
 
@@ -33,8 +33,8 @@ class Syncable(Protocol):
     def begin_sync(self) -> tuple[int, Sequence[tuple[Block, State]]]:
         """Return (published end, blocks with bytes that no sync covers, with their states now)."""
 
-    def end_sync(self, end_offset: int, blocks: Sequence[tuple[Block, State]]) -> bool:
-        """Drop what the sync covered; True where nothing is dirty any more."""
+    def end_sync(self, end_offset: int, blocks: Sequence[tuple[Block, State]]) -> None:
+        """Drop what the sync covered, and ``forget`` the topic where nothing is dirty any more."""
 
 
 class Syncer:
@@ -78,6 +78,10 @@ class Syncer:
         if was_idle:
             self._wake()
 
+    def forget(self, topic: Syncable) -> None:
+        """Take back ``note``. The caller holds the topic's lock, so that no write comes in between."""
+        self._dirty.pop(topic, None)
+
     def wait(self, topic: Syncable, offset: int) -> None:
         """Return when entries below ``offset`` survive power loss.
 
@@ -90,6 +94,15 @@ class Syncer:
                     return
                 self._raise_if_failed()
                 self._sync_topics()
+                self._check_covered(topic, offset)
+
+    def _check_covered(self, topic: Syncable, offset: int) -> None:
+        """A sync that proves nothing for its own caller is a defect of ours: take no more writes."""
+        if topic.durable_offset < offset:
+            reason = f"a completed sync did not cover offset {offset - 1}"
+            failure = StorageError(path=self._gate.path, operation="sync", errno=None, reason=reason)
+            self._gate.poison(failure)
+            raise failure
 
     def sync(self) -> None:
         """Make everything that was written before the call durable. Raises as ``wait``."""
@@ -103,7 +116,10 @@ class Syncer:
         if isinstance(failure, SyncFailedError):
             # Who waited while somebody else's sync failed learns the same: its entries are in doubt.
             raise SyncFailedError(
-                path=failure.path, operation=failure.operation, errno=failure.errno, reason=failure._facts["reason"]
+                path=failure.path,
+                operation=failure.operation,
+                errno=failure.errno,
+                reason=failure._facts["reason"],
             ) from failure
         self._gate.check_write()
 
@@ -124,8 +140,7 @@ class Syncer:
         for topic, end_offset, blocks in begun:
             topic.durable_offset = max(topic.durable_offset, end_offset)
             self._mark(topic, blocks, marks_due)
-            if topic.end_sync(end_offset, blocks):
-                self._dirty.pop(topic, None)
+            topic.end_sync(end_offset, blocks)
         if marks_due:
             self._marked_s = now_s
 
@@ -140,4 +155,3 @@ class Syncer:
                 self._sealed(block, topic)
             elif block.final is None and marks_due and state.at > block.marked_at:
                 block.write_mark(state, 0)
-

@@ -16,7 +16,6 @@ Invariants:
 from __future__ import annotations
 
 import threading
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Optional
 
@@ -122,11 +121,6 @@ class Topic:
     def size_bytes(self) -> int:
         """Bytes of frames in the retained blocks."""
         return sum(block.state.at - fmt.PAGE_SIZE for block in list(self.blocks))
-
-    def block_of(self, offset: int) -> Optional[int]:
-        """Return the index in ``blocks`` of the last block that begins at or before ``offset``."""
-        place = bisect_right(self.blocks, offset, key=lambda block: block.first_offset) - 1
-        return place if place >= 0 else None
 
     # --- append -----------------------------------------------------------------------------
 
@@ -296,24 +290,24 @@ class Topic:
         end_offset = self.next_offset
         return end_offset, [(block, block.state) for block in list(self.unsynced)]
 
-    def end_sync(self, end_offset: int, blocks: Sequence[tuple[Block, State]]) -> bool:
-        """Forget what a completed sync covered. Returns: True where the topic is clean now.
+    def end_sync(self, end_offset: int, blocks: Sequence[tuple[Block, State]]) -> None:
+        """Forget what a completed sync covered.
 
         A topic that is being written stays dirty; its next sync will find it as it is then.
         """
         # A signal handler may sync while its own thread is inside an append of this topic.
         if self.lock._is_owned() or not self.lock.acquire(blocking=False):  # type: ignore[attr-defined]
-            return False
+            return
         try:
             for block, _state in blocks:
                 if block.is_sealed and block in self.unsynced:
                     self.unsynced.remove(block)
             if self.next_offset != end_offset or any(block is not self.active for block in self.unsynced):
-                return False
-            # The flag first: an append that comes in between notes the topic once more.
+                return
+            # The flag first: should an interrupt come in between, the topic is synced once too often.
             self.is_dirty = False
             self.unsynced.clear()
-            return True
+            self._syncer.forget(self)
         finally:
             self.lock.release()
 

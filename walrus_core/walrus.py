@@ -26,7 +26,6 @@ from walrus_core.engine import Engine
 from walrus_core.errors import OffsetOutOfRangeError, PoisonedError, UnknownTopicError, UsageError
 from walrus_core.gate import FORKED, OPEN, refuse_reentry
 from walrus_core.hot import Entry
-from walrus_core.pages import PageState
 from walrus_core.reader import ReadResult, corruption_error, read_entries
 from walrus_core.topic import Topic
 from walrus_core.types import Damage, RecoveryReport, TopicInfo
@@ -48,7 +47,9 @@ class Walrus:
     After ``fork`` a child gets ForkedError from every method.
     """
 
-    def __init__(self, path: Union[str, Any, None] = None, *, key: Optional[str] = None, **options: Any) -> None:
+    def __init__(
+        self, path: Union[str, Any, None] = None, *, key: Optional[str] = None, **options: Any
+    ) -> None:
         """Open the log in ``path``; the keywords are those of ``WalrusBuilder.set``.
 
         Without ``path``: ``$WALRUS_DATA_DIR`` or ``./wal_files``, and there the namespace
@@ -138,7 +139,7 @@ class Walrus:
 
         Durability: sync-each: survives power loss on return. Else survives the death of the process.
         """
-        found = self._topics.get(topic)
+        found = self._lookup(topic)
         if found is None:
             found = self._new_topic(topic, data)
         offset = found.append(data)
@@ -159,7 +160,7 @@ class Walrus:
         encode_topic(topic)
         payloads = check_batch(batch)
         self._engine.gate.check_call()
-        found = self._topics.get(topic)
+        found = self._lookup(topic)
         if not payloads:
             next_offset = 0 if found is None else found.next_offset
             return range(next_offset, next_offset)
@@ -219,6 +220,7 @@ class Walrus:
             if result.entries:
                 passed = result.entries[0].offset + 1
             if checkpoint and passed > position.offset:
+                self._engine.keep_cursor(position)
                 position.advance(passed, self._persist_every)
             entry = result.entries[0] if result.entries else None
         if checkpoint and entry is not None:
@@ -263,6 +265,7 @@ class Walrus:
             start = position.start_offset()
             entries, passed = self._read_on(found, start, end_offset, max_bytes, max_entries, skips)
             if checkpoint and passed > position.offset:
+                self._engine.keep_cursor(position)
                 position.advance(passed, self._persist_every)
         if checkpoint and entries:
             self._engine.request_reclaim(found)
@@ -272,7 +275,14 @@ class Walrus:
         gate = self._engine.gate
         if gate.state != OPEN:
             gate.check_open()
-        found = self._topics.get(topic)
+        return self._lookup(topic)
+
+    def _lookup(self, topic: str) -> Optional[Topic]:
+        """Return the topic, None where it does not exist. Raises: InvalidTopicError: it never could."""
+        try:
+            found = self._topics.get(topic)
+        except TypeError:
+            found = None
         if found is None:
             encode_topic(topic)
         return found
@@ -287,7 +297,9 @@ class Walrus:
         position.check()
         end_offset = engine.visible_end(topic)
         if engine.gate.failure is not None and position.start_offset() >= end_offset:
-            raise PoisonedError(path=engine.gate.path, reason=str(engine.gate.failure)) from engine.gate.failure
+            raise PoisonedError(
+                path=engine.gate.path, reason=str(engine.gate.failure)
+            ) from engine.gate.failure
         return position, end_offset
 
     def _skips(self, on_corruption: Optional[str]) -> bool:
@@ -296,7 +308,9 @@ class Walrus:
         check_on_corruption(on_corruption)
         return on_corruption == "skip"
 
-    def _read(self, topic: Topic, offset: int, end_offset: int, max_bytes: int, max_entries: int) -> ReadResult:
+    def _read(
+        self, topic: Topic, offset: int, end_offset: int, max_bytes: int, max_entries: int
+    ) -> ReadResult:
         return read_entries(topic, offset, end_offset, max_bytes, max_entries)
 
     def _pass_damage(self, damage: Damage, skips: bool) -> int:
@@ -329,7 +343,9 @@ class Walrus:
             raise UsageError(f"start_offset must be a whole number, not {offset!r}")
         if not min(oldest, end_offset) <= offset <= end_offset:
             if engine.gate.failure is not None and offset <= topic.next_offset:
-                raise PoisonedError(path=engine.gate.path, reason=str(engine.gate.failure)) from engine.gate.failure
+                raise PoisonedError(
+                    path=engine.gate.path, reason=str(engine.gate.failure)
+                ) from engine.gate.failure
             raise OffsetOutOfRangeError(topic=topic.name, offset=offset, oldest=oldest, next=end_offset)
         return self._read_on(topic, offset, end_offset, max_bytes, max_entries, skips)[0]
 
@@ -372,7 +388,9 @@ class Walrus:
             oldest = found.oldest_offset
             if isinstance(offset, bool) or not isinstance(offset, int) or not oldest <= offset <= end_offset:
                 raise OffsetOutOfRangeError(topic=topic, offset=offset, oldest=oldest, next=end_offset)
-            self._engine.cursor(found, cursor).seek(offset)
+            position = self._engine.cursor(found, cursor)
+            self._engine.keep_cursor(position)
+            position.seek(offset)
         self._engine.request_reclaim(found)
 
     def next_offset(self, topic: str) -> int:
@@ -471,10 +489,7 @@ class Walrus:
         self._write_clean(found, 0)
 
     def _write_clean(self, topic: Topic, clean_plus_one: int) -> None:
-        def change(state: PageState) -> PageState:
-            return state._replace(clean_plus_one=clean_plus_one)
-
-        self._engine.cursors.write_state(topic.page, change)
+        self._engine.cursors.write_state(topic.page, clean_plus_one=clean_plus_one)
         self._engine.cursors.sync()
 
     @property

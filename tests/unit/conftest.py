@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import struct
+import tempfile
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -12,6 +13,9 @@ import pytest
 FNV = 1
 CRC = 2
 MASK = (1 << 64) - 1
+BASE = 4096
+KEY = 0xFEDCBA9876543210
+BLOCK_SIZE = 1 << 20
 
 
 def oracle_fnv(data: bytes, state: int = 0xCBF29CE484222325) -> int:
@@ -73,7 +77,9 @@ def oracle_batch(
 @pytest.fixture(scope="session")
 def oracle() -> SimpleNamespace:
     """The naive frame code that the twins are compared with."""
-    return SimpleNamespace(fnv=oracle_fnv, crc=oracle_crc, mix=oracle_mix, frame=oracle_frame, batch=oracle_batch)
+    return SimpleNamespace(
+        fnv=oracle_fnv, crc=oracle_crc, mix=oracle_mix, frame=oracle_frame, batch=oracle_batch
+    )
 
 
 def load_twin(name: str) -> ModuleType:
@@ -92,3 +98,73 @@ def twin(request: pytest.FixtureRequest) -> ModuleType:
 def twins() -> tuple[ModuleType, ModuleType]:
     """The pure and the compiled twin, for comparisons of the two."""
     return load_twin("_hot_py"), load_twin("_hot_c")
+
+
+class Block:
+    """A block of some kind and the tail over it; ``content()`` is what stands in it."""
+
+    def __init__(
+        self, twin, kind, *, algorithm=FNV, size=BLOCK_SIZE, reserved=None, at=64, clock=None, index=0
+    ):
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115
+        self.memory = bytearray(size) if kind == "window" else None
+        self.window = None if self.memory is None else memoryview(self.memory)
+        self.calls: list[int] = []
+        self.tail = twin.Tail(
+            write=self.write,
+            window=self.window,
+            descriptor=self.file.fileno() if kind == "descriptor" else -1,
+            base=BASE,
+            clock=clock,
+            key=KEY,
+            algorithm=algorithm,
+            first_offset=1000,
+            end=size,
+            reserved=size if reserved is None else reserved,
+            state=(at, index, 0, 2**64 - 1, 0),
+        )
+
+    def write(self, at, data):
+        self.calls.append(at)
+        if self.memory is not None:
+            self.memory[at : at + len(data)] = data
+            return
+        self.file.seek(BASE + at)
+        self.file.write(data)
+        self.file.flush()
+
+    def content(self, at, length):
+        if self.memory is not None:
+            return bytes(self.memory[at : at + length])
+        self.file.seek(BASE + at)
+        return self.file.read(length)
+
+    def close(self):
+        self.tail.release()
+        self.file.close()
+
+
+@pytest.fixture(params=["window", "descriptor", "call"])
+def kind(request):
+    """How the tail of the test writes."""
+    return request.param
+
+
+@pytest.fixture
+def make(twin, kind):
+    """Make blocks of the twin and kind under test, and close them after it."""
+    made = []
+
+    def make_block(**options):
+        made.append(Block(twin, kind, **options))
+        return made[-1]
+
+    yield make_block
+    for block in made:
+        block.close()
+
+
+@pytest.fixture
+def block_class():
+    """The class of the blocks, for tests that need one kind."""
+    return Block

@@ -210,6 +210,8 @@ def test_a_child_uses_plain_calls_and_the_ring_of_the_parent_goes_on(tmp_path: P
         file = backend.create(sys.argv[1], size_bytes=65536)
         file.write_many([(0, [b"parent"]), (100, [b"before"])])
         ring_file = backend._uring._ring._descriptor
+        with open("/proc/self/maps") as maps:
+            assert "io_uring" in maps.read()
         for turn in range(3):
             child = os.fork()
             if child == 0:
@@ -225,6 +227,8 @@ def test_a_child_uses_plain_calls_and_the_ring_of_the_parent_goes_on(tmp_path: P
                     assert found == [b"parent", b"child"], found
                     reason = backend.probe()["io_uring"]
                     assert reason == "off: the process was forked after the ring was made", reason
+                    with open("/proc/self/maps") as maps:
+                        assert "io_uring" not in maps.read(), "the queues of the parent are within reach"
                     file.close()
                     backend.close()
                     del backend, file
@@ -251,8 +255,10 @@ def test_a_child_uses_plain_calls_and_the_ring_of_the_parent_goes_on(tmp_path: P
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_child_of_a_parent_whose_ring_is_busy_does_not_hang(tmp_path: Path) -> None:
     program = """
-        import os, sys, threading
+        import os, sys, threading, warnings
         from walrus_fd.backend import FdBackend
+        # Newer interpreters warn of what this program does on purpose.
+        warnings.simplefilter("ignore", DeprecationWarning)
         backend = FdBackend(io_uring="on")
         file = backend.create(sys.argv[1], size_bytes=1 << 24)
         stop = threading.Event()

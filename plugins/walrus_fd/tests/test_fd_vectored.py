@@ -191,6 +191,18 @@ def test_every_extent_is_one_entry_of_the_ring(
     assert ran == [3]
 
 
+def test_long_operations_run_beside_the_thread_that_submits(
+    ring_file: tuple[FdBackend, FdSegmentFile],
+) -> None:
+    backend, file = ring_file
+    ring = live_ring(backend)
+    long = memoryview(bytearray(ring_module.ASYNC_FROM_BYTES))
+    for view, flags in ((long, 16), (long[1:], 0)):
+        assert ring.write(file.fileno(), 0, [view]).flags == flags
+        assert ring.write(file.fileno(), 0, [view[:5], view[5:]]).flags == flags
+        assert ring.read(file.fileno(), 0, view).flags == flags
+
+
 def test_a_ring_that_is_busy_is_not_waited_for(ring_file: tuple[FdBackend, FdSegmentFile]) -> None:
     backend, file = ring_file
     with backend._uring._lock:
@@ -315,7 +327,7 @@ def test_a_ring_that_takes_nothing_more_is_given_up_and_plain_calls_go_on(
     count = QUEUE_SIZE + 5
     file.write_many([(number * 100, [b"%d" % number]) for number in range(count)])
     assert file.read_at((count - 1) * 100, 4) == b"260\0"
-    assert 20 <= len(refused) <= 50
+    assert 20 <= len(refused) <= 30
     assert "took no submissions" in str(backend.probe()["io_uring"])
     assert not ring._open
     backend.sync_many([file] * 3)
@@ -345,6 +357,27 @@ def test_what_the_kernel_took_before_it_refused_is_not_done_twice(
     os.close(descriptor)
 
 
+def test_what_was_given_up_is_not_submitted_with_a_later_round(
+    ring_file: tuple[FdBackend, FdSegmentFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, _ = ring_file
+    real = importlib.import_module("liburing").io_uring_submit
+    refused: list[int] = []
+
+    def submit(handle: object) -> int:
+        refused.append(1)
+        if len(refused) <= 21:
+            raise OSError(errno.EBUSY, "refused")
+        return int(real(handle))
+
+    ring = ring_over(monkeypatch, backend, io_uring_submit=submit)
+    monkeypatch.setattr(ring_module, "QUEUE_SIZE", 4)
+    descriptor = os.memfd_create("rounds")
+    assert ring.run([ring.write(descriptor, at, [memoryview(b"x")]) for at in range(6)]) == [None] * 6
+    assert len(refused) == 21 and os.fstat(descriptor).st_size == 0
+    os.close(descriptor)
+
+
 # --- interrupts -------------------------------------------------------------------------------
 
 
@@ -356,6 +389,8 @@ def interrupt_at(number: int, codes: set[types.CodeType], work: Callable[[], obj
         nonlocal seen
         if frame.f_code not in codes:
             return None
+        # In this order: 3.13 looks for f_trace when opcodes are asked for.
+        frame.f_trace = trace
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
         if event == "opcode":
@@ -365,6 +400,8 @@ def interrupt_at(number: int, codes: set[types.CodeType], work: Callable[[], obj
         return trace
 
     before = sys.gettrace()
+    # 3.12 traces opcodes only where some frame asked for it before the tracing began.
+    sys._getframe().f_trace_opcodes = True
     sys.settrace(trace)
     try:
         work()
@@ -397,6 +434,10 @@ def test_an_interrupt_at_any_point_leaves_nothing_in_flight(
         flight = ring._flight
         assert flight is None or flight.is_over, number
         assert ring._api.io_uring_sq_ready(ring._ring) == 0, number
+        # A completion that was left in the queue must not be taken for that of another operation.
+        views = [memoryview(b"fours"[:length]) for length in (4, 3)]
+        assert ring.run([ring.write(file.fileno(), 400, [view]) for view in views]) == [4, 3], number
+        assert ring._api.io_uring_cq_ready(ring._ring) == 0, number
         found = file.read_at(0, 8)
         # A later write that is not the ring's must not be overtaken by a leftover.
         file.write_at(0, b"later!!!")
@@ -404,6 +445,60 @@ def test_an_interrupt_at_any_point_leaves_nothing_in_flight(
         assert file.read_many([(0, 8), (200, 4)]) == [b"later!!!", b"next"], number
         assert found in (b"%08d" % number, b"later!!!", bytes(8)), number
     assert number > 100, "the sweep met too few points"
+
+
+def test_a_second_interrupt_while_the_first_is_handled_leaves_nothing_in_flight(
+    ring_file: tuple[FdBackend, FdSegmentFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, file = ring_file
+    ring = live_ring(backend)
+    real_settle, real_drive = ring._settle, ring._drive
+    settled: list[bool] = []
+
+    def interrupted_drive(flight: object) -> None:
+        monkeypatch.setattr(ring, "_drive", real_drive)
+        ring._submit()
+        raise KeyboardInterrupt
+
+    def interrupted_settle() -> None:
+        settled.append(ring._flight is None)
+        if len(settled) == 2:
+            raise KeyboardInterrupt
+        real_settle()
+
+    monkeypatch.setattr(ring, "_drive", interrupted_drive)
+    monkeypatch.setattr(ring, "_settle", interrupted_settle)
+    with pytest.raises(KeyboardInterrupt):
+        file.write_many([(0, [b"both"]), (100, [b"done" * 50_000])])
+    assert settled == [True, False, False]
+    assert ring._flight is None and ring._api.io_uring_cq_ready(ring._ring) == 0
+    assert file.read_many([(0, 4), (200_096, 5)]) == [b"both", b"done\0"]
+
+
+def test_a_completion_left_by_an_interrupt_is_not_taken_for_that_of_a_later_operation(
+    ring_file: tuple[FdBackend, FdSegmentFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, file = ring_file
+    real = importlib.import_module("liburing").io_uring_cqe_seen
+    arrivals: list[type[BaseException]] = [KeyboardInterrupt]
+
+    def seen(handle: object, completion: object) -> None:
+        if arrivals:
+            raise arrivals.pop()
+        real(handle, completion)
+
+    ring = ring_over(monkeypatch, backend, io_uring_cqe_seen=seen)
+    with pytest.raises(KeyboardInterrupt):
+        ring.run([ring.write(file.fileno(), 0, [memoryview(b"12345678")])])
+    assert ring._flight is None and ring._api.io_uring_cq_ready(ring._ring) == 1
+    # Nothing comes out of the pipe before the timer, so an answer before it is that of the write.
+    receiving, sending = os.pipe()
+    timer = threading.Timer(0.05, os.write, (sending, b"now"))
+    timer.start()
+    assert ring.run([ring.read(receiving, 0, memoryview(bytearray(10)))]) == [3]
+    timer.join()
+    os.close(receiving)
+    os.close(sending)
 
 
 def test_an_interrupt_at_any_point_of_create_leaves_no_file_or_a_whole_one(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def byte_view(data: Buffer) -> memoryview:
 def cut(writes: Sequence[tuple[int, Sequence[Buffer]]], *, buffers_max: int) -> Iterator[Piece]:
     """Yield pieces of at most ``buffers_max`` buffers and ``PIECE_BYTES``, extent by extent."""
     for at_bytes, buffers in writes:
-        views = [view for view in map(byte_view, buffers) if len(view)]
+        views = list(map(byte_view, buffers))
         if len(views) > 1 and sum(map(len, views)) <= JOIN_BYTES:
             views = [memoryview(b"".join(views))]
         yield from _cut_extent(at_bytes, views, buffers_max)

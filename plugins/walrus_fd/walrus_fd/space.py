@@ -149,8 +149,6 @@ def _allocate(
         except OSError as error:
             if error.errno not in _UNSUPPORTED:
                 raise
-    if size_bytes < at_bytes:
-        os.ftruncate(descriptor, at_bytes)
     first, end = at_bytes, at_bytes + length_bytes
     while first < end:
         chunk_bytes = min(CHUNK_BYTES, end - first)

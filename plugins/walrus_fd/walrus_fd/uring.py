@@ -114,14 +114,10 @@ def _probe() -> tuple[str, Ring]:
         raise _Unusable(f"liburing {version} cannot be used: {error!r}") from error
     try:
         _try_out(ring)
-    except _Unusable:
+    except BaseException as error:
         ring.close()
-        raise
-    except Exception as error:
-        ring.close()
-        raise _Unusable(f"the trial failed: {error!r}") from error
-    except BaseException:
-        ring.close()
+        if isinstance(error, (OSError, TypeError, ValueError)):
+            raise _Unusable(f"the trial failed: {error!r}") from error
         raise
     return version, ring
 

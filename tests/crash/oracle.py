@@ -1,0 +1,138 @@
+"""What must hold of a log after a crash: laws 1 to 5 as a model that the tests keep beside it.
+
+The model knows every entry that was acknowledged, which of them the log has called durable, where
+batches end, and where each cursor may stand. ``TopicModel.check`` compares an opened log with it
+and then takes over what is there, so that a run can go on and crash again.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Optional
+
+from walrus_core import Walrus
+
+
+class CursorModel:
+    """A cursor stands at ``position`` in memory; what is durable lies in ``[floor, position]``."""
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+        self.floor = position
+        self.in_doubt: set[int] = set()
+        """Positions that a call which never returned may have made durable."""
+
+    def moved(self, position: int, persist_every: int) -> None:
+        """A consuming read returned."""
+        self.position = position
+        self.floor = max(self.floor, position - persist_every + 1)
+
+    def pinned(self, position: int) -> None:
+        """A seek or a sync returned: this very position is durable."""
+        self.position = self.floor = position
+
+    def allows(self, found: int, end: int) -> bool:
+        """True where a cursor may be found at ``found`` after a crash, in a log that ends at ``end``."""
+        return self.floor <= found <= min(self.position, end) or found in self.in_doubt
+
+
+class TopicModel:
+    """One topic: its entries by offset, and what is known of them."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.entries: list[bytes] = []
+        self.ends: set[int] = {0}
+        """Offsets behind complete batches: only there may the topic end."""
+        self.durable = 0
+        self.oldest = 0
+        self.pending: list[list[bytes]] = []
+        """Batches whose append did not return: each there wholly or not at all."""
+        self.cursors: dict[str, CursorModel] = {}
+        self.clean_at: set[Optional[int]] = {None}
+        """Offsets one of which the durable clean mark names (None: there is none)."""
+
+    def appended(self, batch: list[bytes]) -> None:
+        """An append returned."""
+        self.entries += batch
+        self.ends.add(len(self.entries))
+
+    def cursor(self, wal: Walrus, name: str) -> CursorModel:
+        """Return the model of a cursor; a new one starts at the oldest entry."""
+        if name not in self.cursors:
+            self.cursors[name] = CursorModel(wal.oldest_offset(self.name))
+        return self.cursors[name]
+
+    def observe(self, wal: Walrus) -> None:
+        """Compare the offsets that the running log tells with the model."""
+        durable, end = wal.durable_offset(self.name), wal.next_offset(self.name)
+        assert end == len(self.entries), f"{self.name}: next_offset is {end}, {len(self.entries)} were appended"
+        assert self.durable <= durable <= end, f"{self.name}: durable_offset {durable} was {self.durable}, end {end}"
+        assert durable in self.ends, f"{self.name}: durable_offset {durable} lies inside a batch"
+        oldest = wal.oldest_offset(self.name)
+        passed = min((cursor.position for cursor in self.cursors.values()), default=0)
+        assert self.oldest <= oldest <= max(passed, self.oldest), f"{self.name}: oldest {oldest}, read up to {passed}"
+        self.durable, self.oldest = durable, oldest
+
+    # --- after a crash -------------------------------------------------------------------------
+
+    def check(self, wal: Walrus, random: Random, all_survives: bool) -> None:
+        """Compare the topic of a log that was opened after a crash, then take over what it says.
+
+        ``all_survives``: only the process died, so every acknowledged entry is there.
+        """
+        found = wal.next_offset(self.name)
+        oldest = wal.oldest_offset(self.name)
+        self._check_end(found, len(self.entries) if all_survives else self.durable)
+        assert wal.durable_offset(self.name) == found, f"{self.name}: not durable after open"
+        self._check_oldest(oldest, found)
+        self.oldest = oldest
+        self._check_entries(wal, random, oldest, found)
+        for name, cursor in self.cursors.items():
+            position = wal.cursor_offset(self.name, name)
+            assert cursor.allows(position, found), (
+                f"{self.name}: cursor {name} at {position}, allowed [{cursor.floor}, {cursor.position}] "
+                f"or {sorted(cursor.in_doubt)}, end {found}"
+            )
+            cursor.pinned(position)
+            cursor.in_doubt.clear()
+        self._check_clean(wal, found)
+        self.durable = found
+
+    def _check_end(self, found: int, least: int) -> None:
+        """Take over the end of the topic: a prefix of what was appended, whole batches only."""
+        known = len(self.entries)
+        assert found >= least, f"{self.name}: ends at {found}, must go to {least} at least (of {known})"
+        for batch in self.pending:
+            if found > len(self.entries):
+                self.appended(batch)
+        self.pending.clear()
+        assert found in self.ends, f"{self.name}: ends at {found}, inside a batch or beyond {known}"
+        del self.entries[found:]
+        self.ends = {end for end in self.ends if end <= found}
+
+    def _check_oldest(self, oldest: int, found: int) -> None:
+        consumed = min(
+            (max(cursor.position, *cursor.in_doubt, 0) for cursor in self.cursors.values()), default=0
+        )
+        assert self.oldest <= oldest <= min(max(consumed, self.oldest), found), (
+            f"{self.name}: oldest is {oldest}, was {self.oldest}, read up to {consumed}, end {found}"
+        )
+
+    def _check_entries(self, wal: Walrus, random: Random, oldest: int, found: int) -> None:
+        offset = oldest
+        while offset < found:
+            max_bytes = random.choice([1, 5000, 100_000, 1 << 20])
+            entries = wal.batch_read_for_topic(self.name, max_bytes, start_offset=offset)
+            assert entries, f"{self.name}: nothing at {offset} of [{oldest}, {found})"
+            for entry in entries:
+                assert entry.offset == offset, f"{self.name}: entry {entry.offset} where {offset} should be"
+                expected = self.entries[offset]
+                assert entry.data == expected, f"{self.name}[{offset}] is {entry.data[:40]!r}, not {expected[:40]!r}"
+                offset += 1
+        assert wal.batch_read_for_topic(self.name, start_offset=found) == [], f"{self.name}: entries behind the end"
+
+    def _check_clean(self, wal: Walrus, found: int) -> None:
+        is_clean = wal.topic_is_clean(self.name)
+        allowed = {found == 0 or mark == found for mark in self.clean_at}
+        assert is_clean in allowed, f"{self.name}: clean is {is_clean} at {found}, marks {self.clean_at}"

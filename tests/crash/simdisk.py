@@ -1,0 +1,401 @@
+"""A disk that can lose power: which bytes survive is drawn from everything a real one may keep.
+
+``SimDisk`` is the medium with its cache. It knows for every file what is durable and, in order,
+what was written since the last sync; ``after_power_loss`` draws one of the disks that a power cut
+may leave:
+
+* of every 512-byte sector, its durable bytes or any later state that it was in;
+* of the size, the durable one or any that it has had since;
+* of the names, any subset of the creations, renames and removals since the last directory sync.
+
+``after_death`` is the same disk after the death of the process only: nothing is lost.
+``SimBackend`` is the seam of the core onto it. An armed disk counts the operations that change
+something and raises ``PowerLoss`` at a chosen one, before or after its effect; from then on the
+backend is dead: whatever the core still tries changes nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable, Sequence
+from random import Random
+from typing import Any, NamedTuple, Optional
+
+from walrus_core.backend import BACKEND_API, Buffer, Capabilities, SegmentFile
+
+SECTOR = 512
+PAGE = 4096
+
+
+class PowerLoss(BaseException):
+    """The machine stopped here. No ``except Exception`` of the core may hold it up."""
+
+
+class Change(NamedTuple):
+    """One change of a file that no sync has covered: bytes at a place, or (``data`` None) a size."""
+
+    at: int
+    data: Optional[bytes]
+
+
+class Inode:
+    """One file. ``live`` is what a reader sees, ``durable`` what the medium holds."""
+
+    def __init__(self) -> None:
+        self.live = bytearray()
+        self.durable = bytearray()
+        self.changes: list[Change] = []
+        self.lies = False
+        """A sync failed: some of ``live`` is neither durable nor going to be."""
+
+    def write(self, at: int, data: bytes) -> None:
+        self.live[at : at + len(data)] = data
+        self.changes.append(Change(at, data))
+
+    def grow(self, size: int) -> None:
+        if size > len(self.live):
+            self.live.extend(bytes(size - len(self.live)))
+            self.changes.append(Change(size, None))
+
+    def sync(self) -> None:
+        for change in self.changes:
+            apply(self.durable, change)
+        self.changes.clear()
+
+    def drop_cache(self) -> None:
+        """Forget clean pages: what a failed sync pretended to have written is gone."""
+        if self.lies:
+            self.live = bytearray(self.durable)
+            for change in self.changes:
+                apply(self.live, change)
+            self.lies = False
+
+
+def apply(data: bytearray, change: Change) -> None:
+    size = change.at if change.data is None else change.at + len(change.data)
+    if size > len(data):
+        data.extend(bytes(size - len(data)))
+    if change.data is not None:
+        data[change.at : change.at + len(change.data)] = change.data
+
+
+# --- what a power cut leaves ---------------------------------------------------------------
+
+
+def kept_of_each(random: Random, changes: list[Change], unit: int) -> Callable[[int, int], int]:
+    """Return a function (unit number, count) -> how many of a unit's changes are kept.
+
+    A cache holds whole sectors, so a sector never has a later write without the earlier ones.
+    """
+    mode = random.choice(["none", "all", "mixed", "mixed", "rare", "most", "first", "last"])
+    if mode == "mixed":
+        return lambda _number, count: random.randint(0, count)
+    if mode == "rare":
+        return lambda _number, count: count if random.random() < 0.1 else 0
+    if mode == "most":
+        return lambda _number, count: count if random.random() < 0.9 else random.randint(0, count)
+    if mode in ("first", "last"):
+        edge = random.randint(0, max(((c.at + len(c.data or b"")) // unit for c in changes), default=0))
+        if mode == "first":
+            return lambda number, count: count if number < edge else 0
+        return lambda number, count: count if number >= edge else 0
+    return lambda _number, count: count if mode == "all" else 0
+
+
+def surviving(random: Random, inode: Inode) -> bytearray:
+    """Return what a power cut leaves of one file."""
+    data = bytearray(inode.durable)
+    changes = inode.changes
+    if not changes:
+        return data
+    unit = random.choice([SECTOR, SECTOR, PAGE])
+    kept = kept_of_each(random, changes, unit)
+    by_unit: dict[int, list[Change]] = {}
+    sizes = [len(data)]
+    for change in changes:
+        if change.data is None:
+            sizes.append(change.at)
+            continue
+        for number in range(change.at // unit, -(-(change.at + len(change.data)) // unit)):
+            by_unit.setdefault(number, []).append(change)
+    size = random.choice([sizes[-1], sizes[-1], random.choice(sizes)])
+    for number, touching in sorted(by_unit.items()):
+        for change in touching[: kept(number, len(touching))]:
+            assert change.data is not None
+            start = max(change.at, number * unit)
+            stop = min(change.at + len(change.data), (number + 1) * unit)
+            apply(data, Change(start, change.data[start - change.at : stop - change.at]))
+    data.extend(bytes(max(0, size - len(data))))
+    del data[size:]
+    return data
+
+
+Naming = tuple[str, str, Optional[Inode]]
+"""("create", path, inode), ("remove", path, None) or ("rename", "old\\0new", None)."""
+
+
+def rename_in(names: dict[str, Inode], naming: Naming) -> None:
+    kind, path, inode = naming
+    if kind == "create" and inode is not None:
+        names[path] = inode
+    elif kind == "remove":
+        names.pop(path, None)
+    elif kind == "rename":
+        old, new = path.split("\0")
+        if old in names:
+            names[new] = names.pop(old)
+
+
+class SimDisk:
+    """A directory tree with its cache, and the fault that waits in it."""
+
+    def __init__(self, random: Random, *, discards: bool = True, vectored: bool = False) -> None:
+        self.random = random
+        self.discards = discards
+        self.vectored = vectored
+        self.names: dict[str, Inode] = {}
+        self.durable_names: dict[str, Inode] = {}
+        self.namings: list[Naming] = []
+        self.fuse: Optional[int] = None
+        """Operations until the machine stops; None: it does not."""
+        self.full_for = 0
+        """So many of the next requests for space fail."""
+        self.sync_fails_in: Optional[int] = None
+        """Syncs until one of them fails; None: none does."""
+        self.is_dead = False
+        self.trace: list[str] = []
+
+    def _copy(self) -> SimDisk:
+        return SimDisk(self.random, discards=self.discards, vectored=self.vectored)
+
+    def after_power_loss(self) -> SimDisk:
+        """Return one of the disks that a power cut may leave now."""
+        random = self.random
+        disk = self._copy()
+        names = dict(self.durable_names)
+        share = random.choice([0.0, 0.5, 1.0])
+        for naming in self.namings:
+            if random.random() < share:
+                rename_in(names, naming)
+        for path, inode in names.items():
+            after = Inode()
+            after.durable = surviving(random, inode)
+            after.live = bytearray(after.durable)
+            disk.names[path] = disk.durable_names[path] = after
+        return disk
+
+    def after_death(self) -> SimDisk:
+        """Return the disk after the death of the process: the cache is kept, or written back in part."""
+        disk = self._copy()
+        disk.names, disk.durable_names, disk.namings = self.names, self.durable_names, self.namings
+        if self.random.random() < 0.2:
+            # The system had memory to free: clean pages that a failed sync left are read anew.
+            for inode in self.names.values():
+                inode.drop_cache()
+        return disk
+
+    # --- faults ------------------------------------------------------------------------------
+
+    def stop_in(self, operations: int) -> None:
+        """Stop the machine at the n-th operation from now that changes something."""
+        self.fuse = operations
+
+    def change(self, what: str, effect: Callable[[], None], partly: Optional[Callable[[], None]] = None) -> None:
+        """Carry out one operation, unless the machine stops at it.
+
+        ``partly`` is the effect that an operation has if the machine stops in the middle of it.
+        """
+        if self.is_dead:
+            raise PowerLoss(what)
+        self.trace.append(what)
+        if self.fuse is None:
+            effect()
+            return
+        self.fuse -= 1
+        if self.fuse > 0:
+            effect()
+            return
+        self.is_dead = True
+        stage = self.random.choice(["before", "within", "after"])
+        self.trace.append(f"stopped {stage} it")
+        if stage == "after":
+            effect()
+        elif stage == "within" and partly is not None:
+            partly()
+        raise PowerLoss(what)
+
+    def take_space(self) -> None:
+        """Raises: OSError: the disk is full."""
+        if self.full_for and not self.is_dead:
+            self.full_for -= 1
+            self.trace.append("disk full")
+            raise OSError(errno.ENOSPC, "no space left")
+
+    def sync(self, path: str, inode: Inode) -> None:
+        """Sync one file, or fail and leave it in the state that Linux leaves it in."""
+        if self.sync_fails_in is not None and not self.is_dead:
+            self.sync_fails_in -= 1
+            if self.sync_fails_in <= 0:
+                self.sync_fails_in = None
+                self.trace.append(f"sync {path} fails")
+                inode.durable = surviving(self.random, inode)
+                inode.changes.clear()
+                inode.lies = True
+                raise OSError(errno.EIO, "input/output error")
+        self.change(f"sync {path}", inode.sync)
+
+
+class SimFile:
+    """One open file of a disk."""
+
+    def __init__(self, disk: SimDisk, path: str, inode: Inode) -> None:
+        self._disk = disk
+        self._path = os.path.basename(path)
+        self.inode = inode
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file now."""
+        return len(self.inode.live)
+
+    def _check(self, at_bytes: int, length_bytes: int) -> None:
+        size = len(self.inode.live)
+        if at_bytes < 0 or length_bytes < 0 or at_bytes + length_bytes > size:
+            raise OSError(errno.EIO, f"[{at_bytes}, {at_bytes + length_bytes}) ends beyond {size} of {self._path}")
+
+    def read_at(self, at_bytes: int, length_bytes: int) -> Buffer:
+        """Return exactly ``length_bytes``."""
+        if self._disk.is_dead:
+            raise PowerLoss("read")
+        self._check(at_bytes, length_bytes)
+        return bytes(self.inode.live[at_bytes : at_bytes + length_bytes])
+
+    def write_at(self, at_bytes: int, data: Buffer) -> None:
+        """Write all of ``data`` into the cache."""
+        self._check(at_bytes, len(data))
+        whole = bytes(data)
+        part = whole[: self._disk.random.randint(0, len(whole))] if self._disk.fuse == 1 else b""
+        self._disk.change(
+            f"write {self._path} {at_bytes}+{len(whole)}",
+            lambda: self.inode.write(at_bytes, whole),
+            lambda: self.inode.write(at_bytes, part),
+        )
+
+    def write_many(self, writes: Sequence[tuple[int, Sequence[Buffer]]]) -> None:
+        """Write several extents, in any order."""
+        whole = [(at, b"".join(bytes(data) for data in buffers)) for at, buffers in writes]
+        for at, data in self._disk.random.sample(whole, len(whole)):
+            self.write_at(at, data)
+
+    def read_many(self, reads: Sequence[tuple[int, int]]) -> list[Buffer]:
+        """Read several extents."""
+        return [self.read_at(at, length) for at, length in reads]
+
+    def reserve(self, at_bytes: int, length_bytes: int) -> None:
+        """Grow the file where the range ends beyond it."""
+        self._disk.take_space()
+        end = at_bytes + length_bytes
+        self._disk.change(f"reserve {self._path} {at_bytes}+{length_bytes}", lambda: self.inode.grow(end))
+
+    def discard(self, at_bytes: int, length_bytes: int) -> None:
+        """Zero the range."""
+        self._check(at_bytes, length_bytes)
+        zeros = bytes(length_bytes)
+        self._disk.change(
+            f"discard {self._path} {at_bytes}+{length_bytes}", lambda: self.inode.write(at_bytes, zeros)
+        )
+
+    def drop_cache(self) -> None:
+        """Make the next read tell what the medium holds (and what is still to be written)."""
+        self.inode.drop_cache()
+
+    def sync(self) -> None:
+        """Make the file durable."""
+        self._disk.sync(self._path, self.inode)
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+class SimBackend:
+    """The seam of the core onto a ``SimDisk``; one instance for one open."""
+
+    name = "sim"
+    api = BACKEND_API
+
+    def __init__(self, disk: SimDisk) -> None:
+        self.disk = disk
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """No real files; a cache that can be dropped."""
+        disk = self.disk
+        return Capabilities(files=False, discard=disk.discards, drop_cache=True, vectored=disk.vectored)
+
+    def make_directory(self, path: str) -> None:
+        """Nothing to do."""
+
+    def list(self, directory: str) -> Iterable[str]:
+        """Return the names in the directory, in any order."""
+        names = [os.path.basename(path) for path in self.disk.names if os.path.dirname(path) == directory]
+        return self.disk.random.sample(names, len(names))
+
+    def create(self, path: str, *, size_bytes: int) -> SegmentFile:
+        """Create a file of zeros that must not exist."""
+        if path in self.disk.names:
+            raise FileExistsError(errno.EEXIST, "file exists", path)
+        self.disk.take_space()
+        inode = Inode()
+        naming: Naming = ("create", path, inode)
+        self._name(f"create {os.path.basename(path)}", naming)
+        inode.grow(size_bytes)
+        return SimFile(self.disk, path, inode)
+
+    def open(self, path: str) -> SegmentFile:
+        """Open an existing file."""
+        if self.disk.is_dead:
+            raise PowerLoss("open")
+        inode = self.disk.names.get(path)
+        if inode is None:
+            raise FileNotFoundError(errno.ENOENT, "no such file", path)
+        return SimFile(self.disk, path, inode)
+
+    def rename(self, old_path: str, new_path: str) -> None:
+        """Rename a file."""
+        self._name(f"rename {old_path} {new_path}", ("rename", f"{old_path}\0{new_path}", None))
+
+    def remove(self, path: str) -> None:
+        """Remove a file."""
+        if path not in self.disk.names:
+            raise FileNotFoundError(errno.ENOENT, "no such file", path)
+        self._name(f"remove {os.path.basename(path)}", ("remove", path, None))
+
+    def _name(self, what: str, naming: Naming) -> None:
+        def effect() -> None:
+            rename_in(self.disk.names, naming)
+            self.disk.namings.append(naming)
+
+        self.disk.change(what, effect)
+
+    def sync_dir(self, directory: str) -> None:
+        """Make the names durable."""
+
+        def effect() -> None:
+            for naming in self.disk.namings:
+                rename_in(self.disk.durable_names, naming)
+            self.disk.namings.clear()
+
+        self.disk.change("sync directory", effect)
+
+    def sync_many(self, files: Sequence[SegmentFile]) -> None:
+        """Sync several files, in any order; the machine may stop between two of them."""
+        for file in self.disk.random.sample(list(files), len(files)):
+            file.sync()
+
+    def close(self) -> None:
+        """The disk lives on."""
+
+    def probe(self) -> dict[str, Any]:
+        """Say what it is."""
+        return {"medium": "simulated disk"}

@@ -1,0 +1,27 @@
+"""The command line: ``walrus``. Over the public API of the core, like any other program.
+
+``app.py`` holds the group of commands and turns errors into one line and an exit status;
+``common.py`` the options that commands share and how a log is opened; ``lines.py`` splits files;
+``ingest.py``, ``reading.py``, ``facts.py`` and ``backends.py`` are the commands; ``output.py``
+is all that is written for people. click and rich come with the extra ``cli``, so nothing here is
+imported before ``main`` runs.
+"""
+
+from __future__ import annotations
+
+import sys
+
+STATUS_MISSING_PACKAGE = 5
+
+
+def main() -> None:
+    """Run the command line with the arguments of the process; ends the process with its status."""
+    try:
+        import click  # noqa: F401
+        import rich  # noqa: F401
+    except ModuleNotFoundError as error:
+        print(f"walrus: {error.name} is not installed; pip install 'walrus-core[cli]'", file=sys.stderr)
+        sys.exit(STATUS_MISSING_PACKAGE)
+    from walrus_core.cli.app import commands
+
+    commands.main(prog_name="walrus")
