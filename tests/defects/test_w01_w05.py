@@ -96,6 +96,7 @@ def test_w02_at_least_once_saves_syncs(memory_store):
     )
     for number in range(500):
         wal.append_for_topic("t", b"%d" % number)
+    wal.sync()
     backend.reset()
     assert len(read_all(wal, "t")) == 500
     assert (backend.calls["write"], backend.calls["sync"]) == (0, 0)

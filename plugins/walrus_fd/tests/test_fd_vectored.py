@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import importlib
 import os
 import random
 import resource
@@ -19,7 +18,7 @@ from typing import Any, Optional
 import pytest
 
 from walrus_core.backend import Buffer
-from walrus_fd import extents
+from walrus_fd import binding, extents
 from walrus_fd import ring as ring_module
 from walrus_fd.backend import FdBackend
 from walrus_fd.files import FdSegmentFile
@@ -55,13 +54,6 @@ def noted_runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(Ring, "run", noting)
     return ran
-
-
-class Api(types.SimpleNamespace):
-    """The binding, with some of its functions replaced."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(importlib.import_module("liburing"), name)
 
 
 # --- the same results with and without the ring -----------------------------------------------
@@ -288,7 +280,7 @@ def test_a_failed_sync_of_the_ring_is_raised_and_not_tried_again(
 
 def ring_over(monkeypatch: pytest.MonkeyPatch, backend: FdBackend, **replaced: Any) -> Ring:
     ring = live_ring(backend)
-    ring._api = Api(**replaced)
+    ring._api = types.SimpleNamespace(**{**vars(ring._api), **replaced})
     monkeypatch.setattr(ring_module, "_SUBMIT_PAUSE_S", 0.0)
     monkeypatch.setattr(ring_module, "_SUBMIT_TRIES", 20)
     return ring
@@ -299,7 +291,7 @@ def test_a_submit_that_is_refused_for_a_while_is_tried_again(
     ring_file: tuple[FdBackend, FdSegmentFile], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     backend, file = ring_file
-    real = importlib.import_module("liburing").io_uring_submit
+    real = binding.load().io_uring_submit
     refusals = [OSError(number, "refused")] * 10
 
     def submit(ring: object) -> int:
@@ -338,7 +330,7 @@ def test_what_the_kernel_took_before_it_refused_is_not_done_twice(
     ring_file: tuple[FdBackend, FdSegmentFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend, _ = ring_file
-    real = importlib.import_module("liburing").io_uring_submit
+    real = binding.load().io_uring_submit
     ring = live_ring(backend)
     calls: list[int] = []
 
@@ -361,7 +353,7 @@ def test_what_was_given_up_is_not_submitted_with_a_later_round(
     ring_file: tuple[FdBackend, FdSegmentFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend, _ = ring_file
-    real = importlib.import_module("liburing").io_uring_submit
+    real = binding.load().io_uring_submit
     refused: list[int] = []
 
     def submit(handle: object) -> int:
@@ -479,7 +471,7 @@ def test_a_completion_left_by_an_interrupt_is_not_taken_for_that_of_a_later_oper
     ring_file: tuple[FdBackend, FdSegmentFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend, file = ring_file
-    real = importlib.import_module("liburing").io_uring_cqe_seen
+    real = binding.load().io_uring_cqe_seen
     arrivals: list[type[BaseException]] = [KeyboardInterrupt]
 
     def seen(handle: object, completion: object) -> None:

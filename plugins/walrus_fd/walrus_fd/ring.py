@@ -77,7 +77,7 @@ class Ring:
         """Set the ring up.
 
         Args:
-            api: The module ``liburing``.
+            api: The functions of the binding, as ``binding.load`` returns them.
 
         Raises: OSError where the kernel refuses; nothing is left open.
         """

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import importlib
 import os
 import sys
 import threading
@@ -15,10 +14,10 @@ import weakref
 from collections.abc import Callable
 from typing import Optional
 
+from walrus_fd import binding
+from walrus_fd.binding import Unusable
 from walrus_fd.ring import QUEUE_SIZE, Operation, Ring
 
-_OLDEST_VERSION = (2024, 5, 3)
-_AVX512_FROM_YEAR = 2026
 _SETUP_SYSCALL = 425
 
 
@@ -85,7 +84,7 @@ class Uring:
         if self._ring is None and not self._reason:
             try:
                 self._version, self._ring = _probe()
-            except _Unusable as refusal:
+            except Unusable as refusal:
                 self._reason = str(refusal)
         return self._ring
 
@@ -98,26 +97,22 @@ class Uring:
 # --- the probe ------------------------------------------------------------------------------
 
 
-class _Unusable(Exception):
-    """There is no ring here; the text says why."""
-
-
 def _probe() -> tuple[str, Ring]:
-    """Return the version of the binding and a ring that has done real I/O, or raise _Unusable."""
+    """Return the version of the binding and a ring that has done real I/O, or raise Unusable."""
     if not sys.platform.startswith("linux"):
-        raise _Unusable(f"{sys.platform} has no io_uring")
+        raise Unusable(f"{sys.platform} has no io_uring")
     _ask_kernel()
-    version = _safe_version()
+    version = binding.safe_version()
     try:
-        ring = Ring(importlib.import_module("liburing"))
+        ring = Ring(binding.load())
     except Exception as error:
-        raise _Unusable(f"liburing {version} cannot be used: {error!r}") from error
+        raise Unusable(f"liburing {version} cannot be used: {error!r}") from error
     try:
         _try_out(ring)
     except BaseException as error:
         ring.close()
         if isinstance(error, (OSError, TypeError, ValueError)):
-            raise _Unusable(f"the trial failed: {error!r}") from error
+            raise Unusable(f"the trial failed: {error!r}") from error
         raise
     return version, ring
 
@@ -130,43 +125,12 @@ def _ask_kernel() -> None:
     if descriptor < 0:
         number = ctypes.get_errno()
         name = errno.errorcode.get(number, str(number))
-        raise _Unusable(f"io_uring_setup answers {name} ({os.strerror(number)})")
+        raise Unusable(f"io_uring_setup answers {name} ({os.strerror(number)})")
     os.close(descriptor)
 
 
-def _safe_version() -> str:
-    """Return the installed version of the binding, without importing it, if it may be imported.
-
-    The wheels of 2026 are built for AVX-512: importing them elsewhere kills the process by SIGILL.
-    """
-    from importlib import metadata
-
-    try:
-        version = metadata.version("liburing")
-    except metadata.PackageNotFoundError:
-        raise _Unusable("liburing is not installed (pip install 'walrus-fd[uring]')") from None
-    try:
-        numbers = tuple(int(part) for part in version.split(".")[:3])
-    except ValueError:
-        raise _Unusable(f"liburing has the unknown version {version}") from None
-    if numbers < _OLDEST_VERSION:
-        raise _Unusable(f"liburing {version} is older than {'.'.join(map(str, _OLDEST_VERSION))}")
-    if numbers[0] >= _AVX512_FROM_YEAR and not _has_avx512():
-        raise _Unusable(f"liburing {version} needs AVX-512, which this processor lacks (use one below 2026)")
-    return version
-
-
-def _has_avx512() -> bool:
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as lines:
-            return any(line.startswith("flags") and "avx512f" in line.split() for line in lines)
-    except OSError:
-        # Not knowing is answered like lacking: the plain path is always right.
-        return False
-
-
 def _try_out(ring: Ring) -> None:
-    """Write, gather, sync and read back on a file in memory; raise _Unusable on any difference."""
+    """Write, gather, sync and read back on a file in memory; raise Unusable on any difference."""
     descriptor = os.memfd_create("walrus-fd-probe", os.MFD_CLOEXEC)
     try:
         parts = [memoryview(b"one"), memoryview(b"two"), memoryview(b"three")]
@@ -180,7 +144,7 @@ def _try_out(ring: Ring) -> None:
     finally:
         os.close(descriptor)
     if outcome != [[3, 8], [0], [11]] or found != b"onetwothree":
-        raise _Unusable(f"the trial gave {outcome} and {bytes(found)!r}")
+        raise Unusable(f"the trial gave {outcome} and {bytes(found)!r}")
 
 
 # --- fork -----------------------------------------------------------------------------------
