@@ -38,6 +38,7 @@ def load_helper(name: str) -> ModuleType:
 
 
 load_helper("faults")
+load_helper("helpers")
 
 
 def backend_class(kind: str) -> type[Any]:

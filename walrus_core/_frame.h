@@ -157,6 +157,11 @@ static void walrus_sum_batch(walrus_batch *batch)
 
 /* --- decode ----------------------------------------------------------------------------------- */
 
+/* The bytes of a header. */
+typedef struct {
+    uint8_t bytes[WALRUS_HEADER_SIZE];
+} walrus_head;
+
 /* A sound header, and where it stands. */
 typedef struct {
     int64_t at;
@@ -212,12 +217,12 @@ static inline int walrus_stop(walrus_reader *reader, int status, uint64_t need)
 
 /* Copy the header at the reader's place to `head` and read it from there, since the buffer may be
  * memory that others can change; 0: stopped. */
-static inline int walrus_next_header(walrus_reader *reader, uint8_t *head, walrus_frame *frame)
+static inline int walrus_next_header(walrus_reader *reader, walrus_head *head, walrus_frame *frame)
 {
     if (reader->size - reader->at < WALRUS_HEADER_SIZE)
         return walrus_stop(reader, WALRUS_SHORT, WALRUS_HEADER_SIZE);
-    memcpy(head, reader->data + reader->at, WALRUS_HEADER_SIZE);
-    if (!walrus_parse(head, reader->key, frame) || (int64_t)frame->index != reader->index)
+    memcpy(head->bytes, reader->data + reader->at, WALRUS_HEADER_SIZE);
+    if (!walrus_parse(head->bytes, reader->key, frame) || (int64_t)frame->index != reader->index)
         return walrus_stop(reader, WALRUS_BAD_HEADER, 0);
     frame->at = reader->at;
     return 1;
@@ -244,8 +249,7 @@ static inline int walrus_take(walrus_reader *reader, const walrus_frame *frame)
 
 /* Take up to `room` frames, at most a group, by their headers alone; their checksums come next.
  * Returns how many. The status tells why there are no more, WALRUS_GOES_ON where there may be. */
-static int walrus_gather(walrus_reader *reader, walrus_frame *frames, uint8_t (*heads)[WALRUS_HEADER_SIZE],
-                         int64_t room)
+static int walrus_gather(walrus_reader *reader, walrus_frame *frames, walrus_head *heads, int64_t room)
 {
     const int64_t start = reader->at;
     int count = 0;
@@ -255,7 +259,7 @@ static int walrus_gather(walrus_reader *reader, walrus_frame *frames, uint8_t (*
             walrus_stop(reader, WALRUS_DONE, 0);
             break;
         }
-        if (!walrus_next_header(reader, heads[count], &frames[count]) || !walrus_take(reader, &frames[count]))
+        if (!walrus_next_header(reader, &heads[count], &frames[count]) || !walrus_take(reader, &frames[count]))
             break;
         count++;
         if (count >= WALRUS_FNV_LANES && reader->at - start >= WALRUS_GROUP_BYTES)
@@ -281,12 +285,12 @@ static int walrus_count_sound(walrus_reader *reader, const walrus_frame *frames,
 }
 
 /* Verify frames whose payloads were copied out: `lanes` has the copies. Returns as count_sound. */
-static int walrus_verify_copies(walrus_reader *reader, const walrus_frame *frames,
-                                uint8_t (*heads)[WALRUS_HEADER_SIZE], walrus_lane *lanes, int count)
+static int walrus_verify_copies(walrus_reader *reader, const walrus_frame *frames, const walrus_head *heads,
+                                walrus_lane *lanes, int count)
 {
     walrus_lane rests[WALRUS_GROUP];
     for (int place = 0; place < count; place++) {
-        rests[place].data = heads[place] + 8;
+        rests[place].data = heads[place].bytes + 8;
         rests[place].length = WALRUS_REST_SIZE;
         rests[place].state = walrus_sum_begin(reader->key, reader->algorithm);
     }
@@ -300,10 +304,10 @@ static int walrus_verify_copies(walrus_reader *reader, const walrus_frame *frame
 /* Step by headers alone until the limit. */
 static void walrus_seek(walrus_reader *reader)
 {
-    uint8_t head[WALRUS_HEADER_SIZE];
+    walrus_head head;
     walrus_frame frame;
     while (reader->index < reader->limit_index)
-        if (!walrus_next_header(reader, head, &frame) || !walrus_take(reader, &frame))
+        if (!walrus_next_header(reader, &head, &frame) || !walrus_take(reader, &frame))
             return;
     walrus_stop(reader, WALRUS_DONE, 0);
 }
@@ -332,7 +336,7 @@ typedef struct {
 static void walrus_walk(walrus_reader *reader, walrus_totals *totals)
 {
     walrus_frame frames[WALRUS_GROUP];
-    uint8_t heads[WALRUS_GROUP][WALRUS_HEADER_SIZE];
+    walrus_head heads[WALRUS_GROUP];
     walrus_lane lanes[WALRUS_GROUP];
     do {
         const int count = walrus_gather(reader, frames, heads, WALRUS_GROUP);

@@ -38,23 +38,65 @@ cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object value, int* overflow) except? -1
 
 
-cdef extern from "_checksum.h" nogil:
-    const uint64_t WALRUS_FNV_BASIS
-    const uint64_t WALRUS_FNV_PRIME
+cdef extern from "_frame.h" nogil:
+    const uint64_t WALRUS_FNV_BASIS, WALRUS_FNV_PRIME, WALRUS_LENGTH_MAX
+    enum:
+        WALRUS_HEADER_SIZE, WALRUS_ALIGN, WALRUS_KIND, WALRUS_FIRST, WALRUS_FNV1A64, WALRUS_GROUP
+        WALRUS_DONE, WALRUS_SHORT, WALRUS_BAD_HEADER, WALRUS_BAD_PAYLOAD, WALRUS_GOES_ON
+
+    ctypedef struct walrus_head:
+        pass
     ctypedef struct walrus_lane:
         const uint8_t* data
         size_t length
         uint64_t state
+    ctypedef struct walrus_batch:
+        uint64_t key, timestamp
+        int algorithm
+        uint32_t index
+        size_t count
+        walrus_lane* lanes
+        uint8_t** heads
+    ctypedef struct walrus_frame:
+        int64_t at
+        uint64_t timestamp
+        uint32_t length, index
+        uint16_t remaining
+    ctypedef struct walrus_reader:
+        const uint8_t* data
+        uint64_t key, need
+        int algorithm, batches, status
+        int64_t size, at, index, limit_index, budget, taken, total, remaining
+    ctypedef struct walrus_totals:
+        int64_t remaining
+        uint64_t payload_bytes, low, high
 
     void walrus_checksum_setup()
-    uint64_t walrus_load64(const uint8_t* source)
     void walrus_store64(uint8_t* target, uint64_t value)
     uint64_t walrus_mix64(uint64_t value)
     bint walrus_is_zero(const uint8_t* data, size_t length)
     uint64_t walrus_fnv(const uint8_t* data, size_t length, uint64_t state)
-    void walrus_fnv_lanes(walrus_lane* jobs, size_t count)
     uint32_t walrus_crc32c(const uint8_t* data, size_t length, uint32_t state)
-    void walrus_crc_lanes(walrus_lane* jobs, size_t count)
+    uint32_t walrus_check(uint64_t key, uint32_t length, uint32_t word, uint32_t index, uint64_t timestamp)
+    uint64_t walrus_frame_size(uint64_t length)
+    void walrus_put_header(
+        uint8_t* head, uint64_t key, int algorithm, const uint8_t* payload, uint32_t length, uint8_t flags,
+        uint16_t remaining, uint32_t index, uint64_t timestamp)
+    void walrus_put_frame(
+        uint8_t* target, uint64_t key, int algorithm, const uint8_t* payload, uint32_t length, uint32_t index,
+        uint64_t timestamp)
+    uint8_t* walrus_put_unsummed(
+        walrus_batch* batch, uint8_t* target, const uint8_t* payload, uint32_t length, bint apart, uint8_t flags,
+        uint16_t remaining)
+    void walrus_sum_batch(walrus_batch* batch)
+    bint walrus_parse(const uint8_t* head, uint64_t key, walrus_frame* frame)
+    bint walrus_stop(walrus_reader* reader, int status, uint64_t need)
+    int walrus_gather(walrus_reader* reader, walrus_frame* frames, walrus_head* heads, int64_t room)
+    int walrus_verify_copies(
+        walrus_reader* reader, const walrus_frame* frames, const walrus_head* heads, walrus_lane* lanes, int count)
+    void walrus_seek(walrus_reader* reader)
+    bint walrus_find(walrus_reader* reader, int64_t index_min, walrus_frame* frame)
+    void walrus_walk(walrus_reader* reader, walrus_totals* totals)
 
 
 cdef extern from "_system.h" nogil:
@@ -68,30 +110,16 @@ cdef extern from "_system.h" nogil:
 
 
 cdef enum:
-    HEADER_SIZE = 32
-    ALIGN = 8
-    REST_SIZE = 24          # of a header, the bytes behind its checksum
-    LENGTH_MAX = 0xFFFFFFFF
-    KIND = 1
-    FIRST = 1
-    FNV = 1
-    ENDED = 0               # DONE and so on, as C numbers
-    TOO_SHORT = 1
-    UNSOUND_HEADER = 2
-    UNSOUND_PAYLOAD = 3
-    GOES_ON = 4
     GATHER_MIN = 64 * 1024
-    RELEASE_MIN = 64 * 1024         # bytes from which a loop or a write runs without the GIL
-    RELEASE_DECODE_MIN = 256 * 1024
-    RELEASE_ENCODE_MIN = 1024 * 1024
+    RELEASE_MIN = 64 * 1024         # bytes from which a loop or a write runs without the GIL,
+    RELEASE_DECODE_MIN = 256 * 1024     # for entries that are made of them
+    RELEASE_ENCODE_MIN = 1024 * 1024    # and for runs of frames
     STAGED_MAX = 4096               # frames up to this size are put together on the stack
-    GROUP = 16                      # frames that are verified side by side
-    GROUP_BYTES = 64 * 1024         # enough of them for the lanes to be worth it, few enough for the cache
 
 if (
     _format.FRAME_HEADER_SIZE, _format.FRAME_ALIGN, _format.KIND_ENTRY, _format.FLAG_FIRST,
     _format.CHECKSUM_FNV1A64, _format.FRAME_STRUCT,
-) != (HEADER_SIZE, ALIGN, KIND, FIRST, FNV, "<QIIBBHIQ"):
+) != (WALRUS_HEADER_SIZE, WALRUS_ALIGN, WALRUS_KIND, WALRUS_FIRST, WALRUS_FNV1A64, "<QIIBBHIQ"):
     raise ImportError("walrus_core._hot_c was built for another disk format: rebuild it")
 
 walrus_checksum_setup()
@@ -101,10 +129,10 @@ COMPILED = True
 FNV_BASIS = WALRUS_FNV_BASIS
 FNV_PRIME = WALRUS_FNV_PRIME
 
-DONE = ENDED
-SHORT = TOO_SHORT
-BAD_HEADER = UNSOUND_HEADER
-BAD_PAYLOAD = UNSOUND_PAYLOAD
+DONE = WALRUS_DONE
+SHORT = WALRUS_SHORT
+BAD_HEADER = WALRUS_BAD_HEADER
+BAD_PAYLOAD = WALRUS_BAD_PAYLOAD
 
 GATHER_BYTES_MIN = GATHER_MIN
 
@@ -218,57 +246,19 @@ def block_key(uint64_t salt, uint64_t block_sequence):
     return walrus_fnv(packed, 16, WALRUS_FNV_BASIS)
 
 
-cdef inline uint32_t _check(uint64_t key, uint64_t length, uint64_t word, uint64_t index, uint64_t timestamp) \
-        noexcept nogil:
-    cdef uint64_t value = walrus_mix64(key ^ (length | (word << 32)))
-    value = walrus_mix64(value ^ timestamp)
-    return <uint32_t> (walrus_mix64(value + index) >> 32)
-
-
-cdef inline uint64_t _size_of(uint64_t length) noexcept nogil:
-    """Return the size of a frame; ``length`` is one that a u32 holds, or below 2**63."""
-    return (length + (HEADER_SIZE + ALIGN - 1)) & ~(<uint64_t> (ALIGN - 1))
-
-
 def header_check(uint64_t key, uint32_t length, uint32_t word, uint32_t index, uint64_t timestamp):
     """Return the 32-bit check of a frame header.
 
     ``word`` is the little-endian u32 of kind, flags and batch_remaining (bytes 16 to 19).
     """
-    return _check(key, length, word, index, timestamp)
+    return walrus_check(key, length, word, index, timestamp)
 
 
 def frame_size(uint64_t length_bytes):
     """Return the bytes that a payload of ``length_bytes`` takes on disk: header, payload, padding."""
     if length_bytes > <uint64_t> INT64_MAX:
         raise OverflowError("a payload cannot have this length")
-    return _size_of(length_bytes)
-
-
-cdef inline uint64_t _start_state(uint64_t key, int algorithm) noexcept nogil:
-    """Return the state from which a checksum over a header's rest and the payload starts."""
-    return key if algorithm == FNV else 0
-
-
-cdef inline uint64_t _end_state(uint64_t state, uint64_t key, int algorithm, uint32_t index) noexcept nogil:
-    """Turn the state behind the payload into the checksum of the frame."""
-    if algorithm == FNV:
-        return state
-    return (walrus_mix64(key + index) & <uint64_t> 0xFFFFFFFF00000000) | state
-
-
-cdef inline uint64_t _run_on(uint64_t state, int algorithm, const uint8_t* data, size_t length) noexcept nogil:
-    if algorithm == FNV:
-        return walrus_fnv(data, length, state)
-    return walrus_crc32c(data, length, <uint32_t> state)
-
-
-cdef inline void _run_lanes(walrus_lane* lanes, size_t count, int algorithm) noexcept nogil:
-    """Bring the states of all lanes forward over their data; the other fields are used up."""
-    if algorithm == FNV:
-        walrus_fnv_lanes(lanes, count)
-    else:
-        walrus_crc_lanes(lanes, count)
+    return walrus_frame_size(length_bytes)
 
 
 # --- encode ---------------------------------------------------------------------------------
@@ -294,121 +284,21 @@ cdef bytes _as_payload(object data):
         raise InvalidPayloadError(reason=f"a payload is a bytes-like object, not {kind}") from None
 
 
-cdef inline void _put_rest(
-        uint8_t* head, uint64_t key, uint64_t length, uint64_t flags, uint64_t remaining, uint64_t index,
-        uint64_t timestamp) noexcept nogil:
-    """Write bytes 8 to 31 of a header."""
-    cdef uint64_t word = KIND | (flags << 8) | (remaining << 16)
-    walrus_store64(head + 8, length | (<uint64_t> _check(key, length, word, index, timestamp) << 32))
-    walrus_store64(head + 16, word | (index << 32))
-    walrus_store64(head + 24, timestamp)
-
-
-cdef inline void _put_frame(
-        uint8_t* target, uint64_t key, int algorithm, const uint8_t* payload, uint64_t length, uint32_t index,
-        uint64_t timestamp) noexcept nogil:
-    """Write the frame of a batch of one: payload and padding, then the header, its checksum last.
-
-    The checksum is that of the copy in ``target``, whatever happens to ``payload`` meanwhile.
-    """
-    memmove(target + HEADER_SIZE, payload, <size_t> length)
-    memset(target + HEADER_SIZE + length, 0, <size_t> (_size_of(length) - HEADER_SIZE - length))
-    _put_rest(target, key, length, FIRST, 0, index, timestamp)
-    cdef uint64_t state = _run_on(_start_state(key, algorithm), algorithm, target + 8, <size_t> (REST_SIZE + length))
-    walrus_store64(target, _end_state(state, key, algorithm, index))
-
-
-cdef inline void _put_head(
-        uint8_t* head, uint64_t key, int algorithm, const uint8_t* payload, uint64_t length, uint8_t flags,
-        uint16_t remaining, uint32_t index, uint64_t timestamp) noexcept nogil:
-    """Write the header of a payload that stands elsewhere and cannot change."""
-    _put_rest(head, key, length, flags, remaining, index, timestamp)
-    cdef uint64_t state = _run_on(_start_state(key, algorithm), algorithm, head + 8, REST_SIZE)
-    state = _run_on(state, algorithm, payload, <size_t> length)
-    walrus_store64(head, _end_state(state, key, algorithm, index))
-
-
 def encode_header(
         uint64_t key, int algorithm, payload, uint8_t flags, uint16_t remaining, uint32_t index, uint64_t timestamp):
     """Return the 32 bytes that stand in front of ``payload``."""
     cdef Py_buffer buffer
-    cdef uint8_t head[HEADER_SIZE]
+    cdef uint8_t head[WALRUS_HEADER_SIZE]
     PyObject_GetBuffer(payload, &buffer, PyBUF_SIMPLE)
     try:
-        if <uint64_t> buffer.len > LENGTH_MAX:
+        if <uint64_t> buffer.len > WALRUS_LENGTH_MAX:
             raise OverflowError("a frame cannot hold 4 GiB and more")
-        _put_head(
-            head, key, algorithm, <const uint8_t*> buffer.buf, <uint64_t> buffer.len, flags, remaining, index,
+        walrus_put_header(
+            head, key, algorithm, <const uint8_t*> buffer.buf, <uint32_t> buffer.len, flags, remaining, index,
             timestamp)
     finally:
         PyBuffer_Release(&buffer)
-    return PyBytes_FromStringAndSize(<const char*> head, HEADER_SIZE)
-
-
-cdef struct Batch:
-    # What all frames of a run have in common, and the jobs that are left for the lanes.
-    uint64_t key
-    int algorithm
-    uint64_t timestamp
-    size_t count            # of jobs, as many as frames so far
-    walrus_lane* lanes
-    uint8_t** heads         # where the checksum of each job goes
-
-
-cdef uint8_t* _put_unsummed(
-        Batch* batch, uint8_t* target, const uint8_t* payload, uint64_t length, bint apart, uint8_t flags,
-        uint16_t remaining, uint32_t index) noexcept nogil:
-    """Write a frame whose checksum is left to the lanes; return the place behind what was written.
-
-    ``apart``: the payload is not copied here, and the padding behind it is not ours to write.
-    """
-    cdef walrus_lane* lane = &batch.lanes[batch.count]
-    batch.heads[batch.count] = target
-    batch.count += 1
-    _put_rest(target, batch.key, length, flags, remaining, index, batch.timestamp)
-    lane.state = _start_state(batch.key, batch.algorithm)
-    if apart:
-        lane.state = _run_on(lane.state, batch.algorithm, target + 8, REST_SIZE)
-        lane.data = payload
-        lane.length = <size_t> length
-        return target + HEADER_SIZE
-    lane.data = target + 8
-    lane.length = <size_t> (REST_SIZE + length)
-    memcpy(target + HEADER_SIZE, payload, <size_t> length)
-    memset(target + HEADER_SIZE + length, 0, <size_t> (_size_of(length) - HEADER_SIZE - length))
-    return target + _size_of(length)
-
-
-cdef void _sum_batch(Batch* batch, uint32_t index) noexcept nogil:
-    """Run all jobs and put the checksums where they belong; ``index`` is the first frame's."""
-    cdef size_t job
-    _run_lanes(batch.lanes, batch.count, batch.algorithm)
-    for job in range(batch.count):
-        walrus_store64(
-            batch.heads[job],
-            _end_state(batch.lanes[job].state, batch.key, batch.algorithm, <uint32_t> (index + job)))
-
-
-cdef bytes _run_of(
-        Batch* batch, list pieces, Py_ssize_t begin, Py_ssize_t finish, Py_ssize_t padding, Py_ssize_t run_size,
-        Py_ssize_t start, Py_ssize_t last, uint32_t index):
-    """Return one run: ``padding`` zero bytes that belong to the frame before, then frames ``[begin, finish)``.
-
-    The payload of the last of them stands apart where it is one to gather.
-    """
-    cdef bytes run = PyBytes_FromStringAndSize(NULL, run_size)
-    cdef uint8_t* target = <uint8_t*> PyBytes_AS_STRING(run)
-    cdef bytes payload
-    cdef Py_ssize_t place
-    memset(target, 0, <size_t> padding)
-    target += padding
-    for place in range(begin, finish):
-        payload = <bytes> pieces[place]
-        target = _put_unsummed(
-            batch, target, <const uint8_t*> PyBytes_AS_STRING(payload), <uint64_t> PyBytes_GET_SIZE(payload),
-            PyBytes_GET_SIZE(payload) >= GATHER_MIN, FIRST if start + place == 0 else 0,
-            <uint16_t> (last - start - place), <uint32_t> (index + place))
-    return run
+    return PyBytes_FromStringAndSize(<const char*> head, WALRUS_HEADER_SIZE)
 
 
 def encode_batch(
@@ -421,188 +311,84 @@ def encode_batch(
     Returns: buffers whose concatenation is the run. Payloads of GATHER_BYTES_MIN and more are
     among them as they are, not copied.
     """
-    cdef Py_ssize_t last = len(payloads) - 1
+    cdef Py_ssize_t last = len(payloads) - 1, count = stop - start
     cdef list out = []
     cdef list pieces
-    cdef Batch batch
-    cdef Py_ssize_t count
+    cdef walrus_batch batch
     if start >= stop:
         return out
     if start < 0 or stop > last + 1:
         raise IndexError(f"entries [{start}, {stop}) of a batch of {last + 1}")
-    count = stop - start
-    if last - start > 0xFFFF or <uint64_t> index + <uint64_t> count > <uint64_t> LENGTH_MAX + 1:
+    if last - start > 0xFFFF or <uint64_t> index + <uint64_t> count > WALRUS_LENGTH_MAX + 1:
         raise OverflowError("batch_remaining or index has no place in a frame header")
     # A list of our own: it keeps the payloads alive whatever another thread does to the caller's.
     pieces = [_as_payload(payload) for payload in payloads[start:stop]]
-    batch.key, batch.algorithm, batch.timestamp, batch.count = key, algorithm, timestamp, 0
+    batch.key, batch.algorithm, batch.timestamp = key, algorithm, timestamp
+    batch.index, batch.count = index, 0
     batch.lanes = <walrus_lane*> PyMem_Malloc(<size_t> count * (sizeof(walrus_lane) + sizeof(uint8_t*)))
     if batch.lanes == NULL:
         raise MemoryError()
     batch.heads = <uint8_t**> (batch.lanes + count)
     try:
-        _encode_runs(&batch, pieces, out, start, last, index)
+        _encode_runs(&batch, pieces, out, start, last)
     finally:
         PyMem_Free(batch.lanes)
     return out
 
 
-cdef int _encode_runs(
-        Batch* batch, list pieces, list out, Py_ssize_t start, Py_ssize_t last, uint32_t index) except -1:
+cdef int _encode_runs(walrus_batch* batch, list pieces, list out, Py_ssize_t start, Py_ssize_t last) except -1:
     """Cut the frames into runs behind every payload that is gathered, and sum all of them at the end."""
     cdef Py_ssize_t place, begin = 0, padding = 0, run_size = 0, length, total = 0
     for place in range(len(pieces)):
         length = PyBytes_GET_SIZE(<bytes> pieces[place])
-        if <uint64_t> length > LENGTH_MAX:
+        if <uint64_t> length > WALRUS_LENGTH_MAX:
             raise OverflowError("a frame cannot hold 4 GiB and more")
         total += length
         if length < GATHER_MIN:
-            run_size += <Py_ssize_t> _size_of(<uint64_t> length)
+            run_size += <Py_ssize_t> walrus_frame_size(<uint64_t> length)
             continue
-        out.append(
-            _run_of(batch, pieces, begin, place + 1, padding, run_size + HEADER_SIZE, start, last, index))
+        run_size += WALRUS_HEADER_SIZE
+        out.append(_run_of(batch, pieces, begin, place + 1, padding, run_size, start, last))
         out.append(pieces[place])
         begin = place + 1
-        padding = run_size = -length & (ALIGN - 1)
+        padding = run_size = -length & (WALRUS_ALIGN - 1)
     if run_size:
-        out.append(_run_of(batch, pieces, begin, len(pieces), padding, run_size, start, last, index))
+        out.append(_run_of(batch, pieces, begin, len(pieces), padding, run_size, start, last))
     if total >= RELEASE_ENCODE_MIN:
         with nogil:
-            _sum_batch(batch, index)
+            walrus_sum_batch(batch)
     else:
-        _sum_batch(batch, index)
+        walrus_sum_batch(batch)
     return 0
+
+
+cdef bytes _run_of(
+        walrus_batch* batch, list pieces, Py_ssize_t begin, Py_ssize_t finish, Py_ssize_t padding,
+        Py_ssize_t run_size, Py_ssize_t start, Py_ssize_t last):
+    """Return one run: ``padding`` zero bytes that belong to the frame before, then frames ``[begin, finish)``.
+
+    The payload of the last of them stands apart where it is one to gather.
+    """
+    cdef bytes run = PyBytes_FromStringAndSize(NULL, run_size)
+    cdef uint8_t* target = <uint8_t*> PyBytes_AS_STRING(run)
+    cdef bytes payload
+    cdef Py_ssize_t place
+    memset(target, 0, <size_t> padding)
+    target += padding
+    for place in range(begin, finish):
+        payload = <bytes> pieces[place]
+        target = walrus_put_unsummed(
+            batch, target, <const uint8_t*> PyBytes_AS_STRING(payload), <uint32_t> PyBytes_GET_SIZE(payload),
+            PyBytes_GET_SIZE(payload) >= GATHER_MIN, WALRUS_FIRST if start + place == 0 else 0,
+            <uint16_t> (last - start - place))
+    return run
 
 
 # --- decode ---------------------------------------------------------------------------------
 
 
-cdef struct Frame:
-    # A sound header, and where it stands.
-    int64_t at
-    uint64_t checksum
-    uint64_t timestamp
-    uint32_t length
-    uint32_t index
-    uint16_t remaining
-    bint first
-
-
-cdef struct Reader:
-    # A buffer, the place and index of the next frame, and why reading stopped there.
-    const uint8_t* data
-    int64_t size
-    uint64_t key
-    int algorithm
-    int64_t at
-    int64_t index
-    int64_t limit_index
-    int64_t budget          # payload bytes after which no further frame is taken
-    int64_t taken           # frames and
-    int64_t total           # payload bytes so far
-    bint batches            # frames must form batches, of which
-    int64_t remaining       # so many entries must still come
-    int status
-    uint64_t need
-
-
-cdef inline bint _parse(const uint8_t* head, uint64_t key, Frame* frame) noexcept nogil:
-    """Read the header in ``head``; False where it is not sound."""
-    cdef uint64_t second = walrus_load64(head + 8)
-    cdef uint64_t third = walrus_load64(head + 16)
-    cdef uint64_t timestamp = walrus_load64(head + 24)
-    cdef uint32_t length = <uint32_t> second
-    cdef uint32_t word = <uint32_t> third
-    cdef uint32_t index = <uint32_t> (third >> 32)
-    if (word & 0xFF) == 0 or <uint32_t> (second >> 32) != _check(key, length, word, index, timestamp):
-        return False
-    frame.checksum = walrus_load64(head)
-    frame.timestamp = timestamp
-    frame.length = length
-    frame.index = index
-    frame.remaining = <uint16_t> (word >> 16)
-    frame.first = ((word >> 8) & FIRST) != 0
-    return True
-
-
-cdef inline bint _stopped(Reader* reader, int status, uint64_t need) noexcept nogil:
-    reader.status = status
-    reader.need = need
-    return False
-
-
-cdef inline bint _next_header(Reader* reader, uint8_t* head, Frame* frame) noexcept nogil:
-    """Copy the header at the reader's place to ``head`` and read it from there; False: stopped."""
-    if reader.size - reader.at < HEADER_SIZE:
-        return _stopped(reader, TOO_SHORT, HEADER_SIZE)
-    memcpy(head, reader.data + reader.at, HEADER_SIZE)
-    if not _parse(head, reader.key, frame) or <int64_t> frame.index != reader.index:
-        return _stopped(reader, UNSOUND_HEADER, 0)
-    frame.at = reader.at
-    return True
-
-
-cdef inline bint _fits_batch(Reader* reader, const Frame* frame) noexcept nogil:
-    if frame.first != (reader.remaining == 0):
-        return False
-    return reader.remaining == 0 or <int64_t> frame.remaining == reader.remaining - 1
-
-
-cdef inline bint _take(Reader* reader, const Frame* frame) noexcept nogil:
-    """Step over the frame where it may be taken and lies in the buffer; False: stopped."""
-    cdef uint64_t size = _size_of(frame.length)
-    if reader.batches and not _fits_batch(reader, frame):
-        return _stopped(reader, UNSOUND_HEADER, 0)
-    if reader.taken and <int64_t> frame.length > reader.budget - reader.total:
-        return _stopped(reader, ENDED, 0)
-    if size > <uint64_t> (reader.size - reader.at):
-        return _stopped(reader, TOO_SHORT, size)
-    reader.at += <int64_t> size
-    reader.index += 1
-    reader.taken += 1
-    reader.total += frame.length
-    reader.remaining = frame.remaining
-    return True
-
-
-cdef int _gather(Reader* reader, Frame* frames, uint8_t* heads, int64_t room) noexcept nogil:
-    """Take up to ``room`` frames by their headers alone; their checksums come next.
-
-    Returns: how many. The reader's status tells why there are no more, GOES_ON where there may be.
-    """
-    cdef int count = 0
-    cdef int64_t start = reader.at
-    reader.status = GOES_ON
-    reader.need = 0
-    while count < room and count < GROUP:
-        if reader.index >= reader.limit_index:
-            _stopped(reader, ENDED, 0)
-            break
-        if not _next_header(reader, heads + count * HEADER_SIZE, &frames[count]):
-            break
-        if not _take(reader, &frames[count]):
-            break
-        count += 1
-        if count >= 4 and reader.at - start >= GROUP_BYTES:
-            break
-    return count
-
-
-cdef int _sound_count(Reader* reader, const Frame* frames, const walrus_lane* lanes, int count) noexcept nogil:
-    """Return how many frames have their checksum in their lane; behind a wrong one, step back to it."""
-    cdef int place
-    for place in range(count):
-        if _end_state(lanes[place].state, reader.key, reader.algorithm, frames[place].index) \
-                != frames[place].checksum:
-            reader.at = frames[place].at
-            reader.index = frames[place].index
-            _stopped(reader, UNSOUND_PAYLOAD, _size_of(frames[place].length))
-            return place
-    return count
-
-
-cdef void _set_up(Reader* reader, const Py_buffer* buffer, uint64_t key, int algorithm) noexcept nogil:
-    memset(reader, 0, sizeof(Reader))
+cdef void _set_up(walrus_reader* reader, const Py_buffer* buffer, uint64_t key, int algorithm) noexcept:
+    memset(reader, 0, sizeof(walrus_reader))
     reader.data = <const uint8_t*> buffer.buf
     reader.size = buffer.len
     reader.key = key
@@ -613,12 +399,12 @@ cdef void _set_up(Reader* reader, const Py_buffer* buffer, uint64_t key, int alg
 def peek_header(view, int64_t at, uint64_t key):
     """Return (length_bytes, index, batch_remaining) of the sound header at ``at``, or None."""
     cdef Py_buffer buffer
-    cdef Frame frame
+    cdef walrus_frame frame
     cdef bint found = False
     _check_position(at)
     PyObject_GetBuffer(view, &buffer, PyBUF_SIMPLE)
-    if buffer.len - at >= HEADER_SIZE:
-        found = _parse(<const uint8_t*> buffer.buf + at, key, &frame)
+    if buffer.len - at >= WALRUS_HEADER_SIZE:
+        found = walrus_parse(<const uint8_t*> buffer.buf + at, key, &frame)
     PyBuffer_Release(&buffer)
     if not found:
         return None
@@ -637,7 +423,7 @@ def decode(
     SHORT, BAD_HEADER, BAD_PAYLOAD for what stands there, and for SHORT the bytes needed from ``at``.
     """
     cdef Py_buffer buffer
-    cdef Reader reader
+    cdef walrus_reader reader
     cdef int64_t limit = _clamped(limit_index)
     cdef int64_t budget = _clamped(max_bytes)
     cdef int64_t count_max = _clamped(max_entries)
@@ -646,48 +432,45 @@ def decode(
     PyObject_GetBuffer(view, &buffer, PyBUF_SIMPLE)
     try:
         _set_up(&reader, &buffer, key, algorithm)
-        reader.at = at
-        reader.index = index
-        reader.limit_index = limit
-        reader.budget = budget if budget > 0 else 0
+        reader.at, reader.index, reader.limit_index = at, index, limit
+        reader.budget = max(budget, -1)
         _decode(&reader, entries, first_offset, count_max)
     finally:
         PyBuffer_Release(&buffer)
     return entries, reader.at, reader.index, reader.status, reader.need
 
 
-cdef int _decode(Reader* reader, list entries, uint64_t first_offset, int64_t count_max) except -1:
+cdef int _decode(walrus_reader* reader, list entries, uint64_t first_offset, int64_t count_max) except -1:
     """Fill ``entries`` group by group; a group is copied out first and verified as it was copied."""
-    cdef Frame frames[GROUP]
-    cdef uint8_t heads[GROUP * HEADER_SIZE]
-    cdef walrus_lane lanes[GROUP]
+    cdef walrus_frame frames[WALRUS_GROUP]
+    cdef walrus_head heads[WALRUS_GROUP]
+    cdef walrus_lane lanes[WALRUS_GROUP]
     cdef int count, place, sound
     cdef int64_t before
-    while True:
-        if count_max <= reader.taken:
-            _stopped(reader, ENDED, 0)
-            return 0
+    while reader.taken < count_max:
         before = reader.total
-        count = _gather(reader, frames, heads, count_max - reader.taken)
+        count = walrus_gather(reader, frames, heads, count_max - reader.taken)
         for place in range(count):
-            _copy_out(reader, &frames[place], heads + place * HEADER_SIZE, &lanes[place], entries, first_offset)
+            _copy_out(reader, &frames[place], &lanes[place], entries, first_offset)
         if reader.total - before >= RELEASE_DECODE_MIN:
             with nogil:
-                sound = _verify_copies(reader, frames, lanes, count, heads)
+                sound = walrus_verify_copies(reader, frames, heads, lanes, count)
         else:
-            sound = _verify_copies(reader, frames, lanes, count, heads)
+            sound = walrus_verify_copies(reader, frames, heads, lanes, count)
         if sound < count:
             del entries[len(entries) - (count - sound):]
-        if reader.status != GOES_ON:
+        if reader.status != WALRUS_GOES_ON:
             return 0
+    walrus_stop(reader, WALRUS_DONE, 0)
+    return 0
 
 
 cdef int _copy_out(
-        Reader* reader, const Frame* frame, const uint8_t* head, walrus_lane* lane, list entries,
+        walrus_reader* reader, const walrus_frame* frame, walrus_lane* lane, list entries,
         uint64_t first_offset) except -1:
     """Make the entry of a frame and the lane over its own copy of the bytes."""
     cdef bytes data = PyBytes_FromStringAndSize(
-        <const char*> reader.data + frame.at + HEADER_SIZE, <Py_ssize_t> frame.length)
+        <const char*> reader.data + frame.at + WALRUS_HEADER_SIZE, <Py_ssize_t> frame.length)
     if first_offset > UINT64_MAX - frame.index:
         raise OverflowError("an offset has no place in 64 bits")
     entries.append(_entry(first_offset + frame.index, frame.timestamp, data))
@@ -696,55 +479,21 @@ cdef int _copy_out(
     return 0
 
 
-cdef int _verify_copies(
-        Reader* reader, const Frame* frames, walrus_lane* lanes, int count, const uint8_t* heads) noexcept nogil:
-    cdef walrus_lane rests[GROUP]
-    cdef int place
-    for place in range(count):
-        rests[place].data = heads + place * HEADER_SIZE + 8
-        rests[place].length = REST_SIZE
-        rests[place].state = _start_state(reader.key, reader.algorithm)
-    _run_lanes(rests, <size_t> count, reader.algorithm)
-    for place in range(count):
-        lanes[place].state = rests[place].state
-    _run_lanes(lanes, <size_t> count, reader.algorithm)
-    return _sound_count(reader, frames, lanes, count)
-
-
 def seek(view, int64_t at, uint64_t key, int64_t index, target_index):
     """Step from frame ``index`` at ``at`` towards ``target_index`` by headers alone.
 
     Returns: (at, index, status, need) as in ``decode``; DONE means that ``target_index`` was reached.
     """
     cdef Py_buffer buffer
-    cdef Reader reader
-    cdef Frame frame
-    cdef uint8_t head[HEADER_SIZE]
+    cdef walrus_reader reader
     cdef int64_t target = _clamped(target_index)
     _check_position(at)
     PyObject_GetBuffer(view, &buffer, PyBUF_SIMPLE)
-    _set_up(&reader, &buffer, key, FNV)
-    reader.at = at
-    reader.index = index
-    while True:
-        if reader.index >= target:
-            _stopped(&reader, ENDED, 0)
-            break
-        if not _next_header(&reader, head, &frame) or not _take(&reader, &frame):
-            break
+    _set_up(&reader, &buffer, key, WALRUS_FNV1A64)
+    reader.at, reader.index, reader.limit_index = at, index, target
+    walrus_seek(&reader)
     PyBuffer_Release(&buffer)
     return reader.at, reader.index, reader.status, reader.need
-
-
-cdef bint _find(Reader* reader, Frame* frame, int64_t index_min, int64_t index_end) noexcept nogil:
-    cdef const uint8_t* head
-    while reader.size - reader.at >= HEADER_SIZE:
-        head = reader.data + reader.at
-        if head[16] != 0 and _parse(head, reader.key, frame) and index_min <= <int64_t> frame.index < index_end \
-                and _size_of(frame.length) <= <uint64_t> (reader.size - reader.at):
-            return True
-        reader.at += ALIGN
-    return False
 
 
 def find_frame(view, int64_t at, uint64_t key, index_min, index_end):
@@ -753,53 +502,24 @@ def find_frame(view, int64_t at, uint64_t key, index_min, index_end):
     Returns: (at, index) of the first, or (-1, -1). Cost: one check per non-zero step.
     """
     cdef Py_buffer buffer
-    cdef Reader reader
-    cdef Frame frame
+    cdef walrus_reader reader
+    cdef walrus_frame frame
     cdef int64_t first = _clamped(index_min)
     cdef int64_t end = _clamped(index_end)
     cdef bint found
     _check_position(at)
     PyObject_GetBuffer(view, &buffer, PyBUF_SIMPLE)
-    _set_up(&reader, &buffer, key, FNV)
-    reader.at = at
+    _set_up(&reader, &buffer, key, WALRUS_FNV1A64)
+    reader.at, reader.limit_index = at, end
     if buffer.len >= RELEASE_MIN:
         with nogil:
-            found = _find(&reader, &frame, first, end)
+            found = walrus_find(&reader, first, &frame)
     else:
-        found = _find(&reader, &frame, first, end)
+        found = walrus_find(&reader, first, &frame)
     PyBuffer_Release(&buffer)
     if not found:
         return -1, -1
     return reader.at, frame.index
-
-
-cdef struct Totals:
-    # Of the frames that a walk found sound.
-    int64_t remaining
-    uint64_t payload_bytes
-    uint64_t low
-    uint64_t high
-
-
-cdef void _walk(Reader* reader, Totals* totals) noexcept nogil:
-    cdef Frame frames[GROUP]
-    cdef uint8_t heads[GROUP * HEADER_SIZE]
-    cdef walrus_lane lanes[GROUP]
-    cdef int count, place
-    while True:
-        count = _gather(reader, frames, heads, GROUP)
-        for place in range(count):
-            lanes[place].data = reader.data + frames[place].at + 8
-            lanes[place].length = <size_t> frames[place].length + REST_SIZE
-            lanes[place].state = _start_state(reader.key, reader.algorithm)
-        _run_lanes(lanes, <size_t> count, reader.algorithm)
-        for place in range(_sound_count(reader, frames, lanes, count)):
-            totals.remaining = frames[place].remaining
-            totals.payload_bytes += frames[place].length
-            totals.low = min(totals.low, frames[place].timestamp)
-            totals.high = max(totals.high, frames[place].timestamp)
-        if reader.status != GOES_ON:
-            return
 
 
 def walk(view, int64_t at, uint64_t key, int algorithm, int64_t index, int64_t remaining, limit_index):
@@ -813,23 +533,21 @@ def walk(view, int64_t at, uint64_t key, int algorithm, int64_t index, int64_t r
     last sound frame, and totals of the frames walked (timestamps low 2**64 - 1 and high 0 for none).
     """
     cdef Py_buffer buffer
-    cdef Reader reader
-    cdef Totals totals
+    cdef walrus_reader reader
+    cdef walrus_totals totals
     cdef int64_t limit = _clamped(limit_index)
     _check_position(at)
     totals.remaining, totals.payload_bytes, totals.low, totals.high = remaining, 0, UINT64_MAX, 0
     PyObject_GetBuffer(view, &buffer, PyBUF_SIMPLE)
     _set_up(&reader, &buffer, key, algorithm)
-    reader.at = at
-    reader.index = index
-    reader.limit_index = limit
+    reader.at, reader.index, reader.limit_index = at, index, limit
     reader.batches = True
-    reader.remaining = remaining
+    reader.remaining = max(remaining, -1)
     if buffer.len >= RELEASE_MIN:
         with nogil:
-            _walk(&reader, &totals)
+            walrus_walk(&reader, &totals)
     else:
-        _walk(&reader, &totals)
+        walrus_walk(&reader, &totals)
     PyBuffer_Release(&buffer)
     return (
         reader.at, reader.index, totals.remaining, totals.payload_bytes, totals.low, totals.high, reader.status,
@@ -1044,13 +762,13 @@ cdef class Tail:
     cdef inline bint _has_room(self, uint64_t length) noexcept:
         cdef uint64_t limit = min(self.reserved, self.end)
         return self.claimed == self._at and not self._released \
-            and self._at <= limit and length <= limit - self._at and _size_of(length) <= limit - self._at
+            and self._at <= limit and length <= limit - self._at and walrus_frame_size(length) <= limit - self._at
 
     cdef inline uint64_t _direct_max(self) noexcept:
         """Return the length up to which the GIL is held from here to the copy into the frame."""
         if WALRUS_HAS_PWRITE and self._descriptor >= 0 and not self._window.held:
-            return STAGED_MAX - HEADER_SIZE
-        return RELEASE_MIN - HEADER_SIZE - ALIGN
+            return STAGED_MAX - WALRUS_HEADER_SIZE
+        return RELEASE_MIN - WALRUS_HEADER_SIZE - WALRUS_ALIGN
 
     cdef object _append_bytes(self, bytes payload):
         return self._append(<const uint8_t*> PyBytes_AS_STRING(payload), <uint64_t> PyBytes_GET_SIZE(payload))
@@ -1064,8 +782,8 @@ cdef class Tail:
         if self._clock is not None and not self._has_room(length):
             # The clock was Python code, and that has used this tail.
             return -1
-        at, size = self._at, _size_of(length)
-        if length > LENGTH_MAX or self._index > LENGTH_MAX:
+        at, size = self._at, walrus_frame_size(length)
+        if length > WALRUS_LENGTH_MAX or self._index > WALRUS_LENGTH_MAX:
             raise OverflowError("length or index has no place in a frame header")
         if self._window.held:
             self._put_in_window(payload, length, timestamp)
@@ -1082,7 +800,7 @@ cdef class Tail:
         return self.first_offset + index
 
     cdef int _put_in_window(self, const uint8_t* payload, uint64_t length, uint64_t timestamp) except -1:
-        cdef uint64_t at = self._at, size = _size_of(length), key = self.key
+        cdef uint64_t at = self._at, size = walrus_frame_size(length), key = self.key
         cdef uint32_t index = <uint32_t> self._index
         cdef int algorithm = self.algorithm
         cdef uint8_t* target = <uint8_t*> self._window.buffer.buf + at
@@ -1092,36 +810,36 @@ cdef class Tail:
         if size >= RELEASE_MIN:
             self._writing = True
             with nogil:
-                _put_frame(target, key, algorithm, payload, length, index, timestamp)
+                walrus_put_frame(target, key, algorithm, payload, length, index, timestamp)
             self._writing = False
         else:
-            _put_frame(target, key, algorithm, payload, length, index, timestamp)
+            walrus_put_frame(target, key, algorithm, payload, length, index, timestamp)
         return 0
 
     cdef int _put_in_file(self, const uint8_t* payload, uint64_t length, uint64_t timestamp) except -1:
         cdef uint8_t staged[STAGED_MAX]
-        cdef uint64_t at = self._at, size = _size_of(length), key = self.key
+        cdef uint64_t at = self._at, size = walrus_frame_size(length), key = self.key
         cdef uint32_t index = <uint32_t> self._index
         cdef int algorithm = self.algorithm
         if at + size > <uint64_t> INT64_MAX or self._base > <uint64_t> INT64_MAX - (at + size):
             raise OverflowError("a file has no such position")
         self.claimed = at + size
         if size <= STAGED_MAX:
-            _put_frame(staged, key, algorithm, payload, length, index, timestamp)
+            walrus_put_frame(staged, key, algorithm, payload, length, index, timestamp)
             _write_all(self._descriptor, staged, <size_t> size, NULL, 0, 0, self._base + at)
             return 0
         if size >= RELEASE_MIN:
             with nogil:
-                _put_head(staged, key, algorithm, payload, length, FIRST, 0, index, timestamp)
+                walrus_put_header(staged, key, algorithm, payload, length, WALRUS_FIRST, 0, index, timestamp)
         else:
-            _put_head(staged, key, algorithm, payload, length, FIRST, 0, index, timestamp)
+            walrus_put_header(staged, key, algorithm, payload, length, WALRUS_FIRST, 0, index, timestamp)
         _write_all(
-            self._descriptor, staged, HEADER_SIZE, payload, <size_t> length,
-            <size_t> (size - HEADER_SIZE - length), self._base + at)
+            self._descriptor, staged, WALRUS_HEADER_SIZE, payload, <size_t> length,
+            <size_t> (size - WALRUS_HEADER_SIZE - length), self._base + at)
         return 0
 
     cdef int _put_by_call(self, const uint8_t* payload, uint64_t length, uint64_t timestamp) except -1:
-        cdef uint64_t at = self._at, size = _size_of(length), key = self.key
+        cdef uint64_t at = self._at, size = walrus_frame_size(length), key = self.key
         cdef uint32_t index = <uint32_t> self._index
         cdef int algorithm = self.algorithm
         cdef bytes frame = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> size)
@@ -1129,8 +847,8 @@ cdef class Tail:
         self.claimed = at + size
         if size >= RELEASE_MIN:
             with nogil:
-                _put_frame(target, key, algorithm, payload, length, index, timestamp)
+                walrus_put_frame(target, key, algorithm, payload, length, index, timestamp)
         else:
-            _put_frame(target, key, algorithm, payload, length, index, timestamp)
+            walrus_put_frame(target, key, algorithm, payload, length, index, timestamp)
         self._write(at, frame)
         return 0

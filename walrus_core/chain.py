@@ -132,6 +132,8 @@ def resolve(topic: str, found: list[Found], low_water: int) -> Chain:
     remaining = 0
     starts: list[int] = []
     for place, item in enumerate(chosen):
+        if remaining == 0 and _continues_batch(chosen, place):
+            remaining = _batch_begun_before(item.block)
         starts.append(remaining)
         is_last = place + 1 == len(chosen)
         limit = _NO_LIMIT if is_last else chosen[place + 1].block.first_offset - item.block.first_offset
@@ -150,6 +152,25 @@ def resolve(topic: str, found: list[Found], low_water: int) -> Chain:
     elif chosen:
         _settle_tail(chain)
     return chain
+
+
+def _continues_batch(chosen: list[Found], place: int) -> bool:
+    """True where the block before this one was not walked, so its batch may go on in this one.
+
+    A seal vouches that the whole batch was durable, also its part in the blocks behind the seal.
+    """
+    item = chosen[place]
+    if item.mark is not None or item.block.header.previous_sequence == 0:
+        return False
+    return place == 0 or chosen[place - 1].marked_end >= item.block.first_offset
+
+
+def _batch_begun_before(block: Block) -> int:
+    """Return how many entries of a batch from an earlier block still come in this one and later."""
+    if scan(block, EMPTY, 0, 1)[0].entries:
+        return 0
+    header = hot.peek_header(block.read(fmt.PAGE_SIZE, fmt.FRAME_HEADER_SIZE), 0, block.key)
+    return 0 if header is None or header[1] != 0 else header[2] + 1
 
 
 def _extent(chain: Chain, item: Found, remaining: int, limit: int, is_last: bool) -> tuple[State, int, bool]:

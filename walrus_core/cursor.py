@@ -15,7 +15,6 @@ from walrus_core import hot
 from walrus_core.cursorfile import CursorFile, CursorPage
 from walrus_core.errors import CorruptionError
 from walrus_core.format import PAGE_CURSOR
-from walrus_core.pages import PageState
 from walrus_core.reader import ReadResult, read_entries
 from walrus_core.syncer import Syncer
 from walrus_core.topic import Topic
@@ -114,12 +113,6 @@ class Cursor:
         """Write the position without a sync. The entries below it must be durable."""
         if self.page is None:
             topic = self.topic
-            self.page = self._cursors.add(
-                PAGE_CURSOR,
-                topic.page.identity.incarnation,
-                topic.encoded,
-                self.name.encode("utf-8"),
-                PageState(1, offset),
-            )
-        else:
-            self._cursors.write_state(self.page, offset=offset)
+            incarnation = topic.page.identity.incarnation
+            self.page = self._cursors.add(PAGE_CURSOR, incarnation, topic.encoded, self.name.encode("utf-8"))
+        self._cursors.write_state(self.page, offset=offset)

@@ -39,10 +39,16 @@ class LostState:
 class CursorPage:
     """One page in use. ``state`` is what the file holds (written, perhaps not synced yet)."""
 
-    __slots__ = ("damaged", "identity", "state")
+    __slots__ = ("damaged", "identity", "settled_at", "state")
 
-    def __init__(self, identity: PageIdentity, state: PageState, damaged: bool = False) -> None:
-        """``damaged`` says that both states were unreadable; ``state`` then is a placeholder."""
+    def __init__(
+        self, identity: PageIdentity, state: PageState, damaged: bool = False, settled_at: int = 0
+    ) -> None:
+        """``damaged`` says that both states were unreadable; ``state`` then is a placeholder.
+
+        The identity is durable once the file's ``synced`` ticket has reached ``settled_at``.
+        """
+        self.settled_at = settled_at
         self.identity = identity
         self.state = state
         self.damaged = damaged
@@ -83,20 +89,20 @@ class CursorFile:
             page = self._file.read(number * fmt.PAGE_SIZE, fmt.PAGE_SIZE)
             key = self.page_key(number)
             identity = pages.decode_identity(page, key)
-            state, damaged = pages.decode_states(page, key)
+            state, damaged, lost_both = pages.decode_states(page, key)
             if identity is None or identity.page != number:
-                self._check_unowned(page, state, damaged, number)
+                self._check_unowned(state, damaged, number)
                 self._free.add(number)
                 continue
-            if state is None and damaged:
+            if lost_both:
                 lost.append(LostState(identity))
             elif damaged:
                 single.append(number)
-            self.pages[number] = CursorPage(identity, state or PageState(0, 0), state is None and damaged)
+            self.pages[number] = CursorPage(identity, state or PageState(0, 0), lost_both)
         self._free.discard(LOG_PAGE)
         return lost, single
 
-    def _check_unowned(self, page: object, state: Optional[PageState], damaged: bool, number: int) -> None:
+    def _check_unowned(self, state: Optional[PageState], damaged: bool, number: int) -> None:
         """A page without identity is free only if nothing of a state is left on it."""
         if state is None and not damaged:
             return
@@ -111,8 +117,8 @@ class CursorFile:
                 return page
         return None
 
-    def add(self, kind: int, incarnation: int, topic: bytes, cursor: bytes, state: PageState) -> CursorPage:
-        """Give a page to a new owner and write it. Not durable.
+    def add(self, kind: int, incarnation: int, topic: bytes, cursor: bytes = b"") -> CursorPage:
+        """Give a page to a new owner: write its identity, with no state yet. Not durable.
 
         Raises: DiskFullError, StorageError: no page was given.
         """
@@ -126,13 +132,10 @@ class CursorFile:
                 number = min(self._free)
             identity = PageIdentity(kind, number, incarnation, topic, cursor)
             key = self.page_key(number)
-            at = number * fmt.PAGE_SIZE
-            # The state before the identity: a page counts once it has an owner.
-            body = pages.encode_state(state, key).ljust(fmt.SECTOR_SIZE, b"\0")
-            sectors = [bytes(fmt.SECTOR_SIZE), bytes(fmt.SECTOR_SIZE)]
-            sectors[state.generation % 2] = body
-            self._file.write(at, b"".join(sectors) + pages.encode_identity(identity, key))
-            page = CursorPage(identity, state)
+            self._file.write(
+                number * fmt.PAGE_SIZE, bytes(fmt.IDENTITY_AT) + pages.encode_identity(identity, key)
+            )
+            page = CursorPage(identity, PageState(0, 0), settled_at=self._file.written)
             self.pages[number] = page
             self._free.discard(number)
             return page
@@ -171,17 +174,29 @@ class CursorFile:
     def write_state(self, page: CursorPage, **changes: int) -> None:
         """Write a page's next state: the one that holds, with ``changes``. Not durable before ``sync``.
 
+        The identity is durable before the first state is written, so a state without an owner can
+        only be damage. The first state is written into both sectors, so from then on one of them
+        can be lost without losing the position.
+
         Raises: StorageError: the old state holds.
         """
         refuse_reentry(self._lock, "a write of cursors.db")
         with self._lock:
-            state = page.state._replace(generation=page.state.generation + 1, **changes)
-            number = page.identity.page
-            at = number * fmt.PAGE_SIZE + fmt.STATE_AT[state.generation % 2]
-            data = pages.encode_state(state, self.page_key(number)).ljust(fmt.SECTOR_SIZE, b"\0")
-            self._file.write(at, data)
-            page.state = state
+            if self._file.synced < page.settled_at:
+                self._files.sync([self._file])
+            is_first = page.state.generation == 0
+            self._write_next(page, changes)
+            if is_first:
+                self._write_next(page, {})
             page.damaged = False
+
+    def _write_next(self, page: CursorPage, changes: dict[str, int]) -> None:
+        state = page.state._replace(generation=page.state.generation + 1, **changes)
+        number = page.identity.page
+        at = number * fmt.PAGE_SIZE + fmt.STATE_AT[state.generation % 2]
+        data = pages.encode_state(state, self.page_key(number)).ljust(fmt.SECTOR_SIZE, b"\0")
+        self._file.write(at, data)
+        page.state = state
 
     def remove(self, page: CursorPage) -> None:
         """Take a page from its owner and wipe it. Not durable. Raises: StorageError."""
@@ -221,7 +236,7 @@ def create_cursor_file(files: FileCache, directory: str, log_id: bytes) -> Curso
     file.reserve(0, size)
     cursors = CursorFile(files, file, log_id, PAGES_AT_CREATION)
     cursors._free.update(range(fmt.CURSORS_FIRST_PAGE, PAGES_AT_CREATION))
-    cursors.add(fmt.PAGE_LOG, 0, b"", b"", PageState(1, 1, PAGES_AT_CREATION))
+    cursors.write_state(cursors.add(fmt.PAGE_LOG, 0, b""), offset=1, floor=PAGES_AT_CREATION)
     file.write(0, pages.encode_cursors_header(log_id))
     files.sync([file])
     wrap_directory_call(gate, directory, "sync", lambda: backend.sync_dir(directory), poisons=True)

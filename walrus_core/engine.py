@@ -27,7 +27,6 @@ from walrus_core.flusher import Flusher
 from walrus_core.gate import CLOSED, FORKED, OPEN, Gate
 from walrus_core.lock import DirectoryLock
 from walrus_core.memory import MemoryBackend
-from walrus_core.pages import PageState
 from walrus_core.plugins import check_backend_object, choose_backend_name, load_backend
 from walrus_core.reclaim import Reclaimer
 from walrus_core.recovery import Recovered, finish, recover
@@ -172,7 +171,7 @@ class Engine:
                 incarnation = int.from_bytes(random_bytes(8), "little")
                 page = self.cursors.find(fmt.PAGE_TOPIC, encoded)
                 if page is None:
-                    page = self.cursors.add(fmt.PAGE_TOPIC, incarnation, encoded, b"", PageState(1, 0))
+                    page = self.cursors.add(fmt.PAGE_TOPIC, incarnation, encoded)
                 topic = Topic(name, page, self.allocator, self.syncer, self.gate, self.options.clock)
                 self._cursors_by_topic[name] = {}
                 self._add_cursor(topic, DEFAULT_CURSOR, None)

@@ -115,6 +115,10 @@ class LogFile:
         if self._files.backend.capabilities.drop_cache:
             self._read(lambda handle: _capable(handle).drop_cache())
 
+    def sync(self) -> None:
+        """Make all bytes written to this file durable. Raises: SyncFailedError: poisoned."""
+        self._files.sync([self])
+
     @property
     def backend_capabilities(self) -> Capabilities:
         """What the file can do beyond the required methods."""

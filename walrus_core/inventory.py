@@ -19,6 +19,8 @@ from walrus_core.paths import is_free_name, is_own_name, parse_segment_name
 from walrus_core.segment import Segment
 from walrus_core.types import Damage
 
+HEADER_DAMAGE = "block header"
+
 
 @define
 class Inventory:
@@ -29,7 +31,9 @@ class Inventory:
     damages: list[Damage] = field(factory=list)
     foreign: list[str] = field(factory=list)
     leftovers: list[LogFile] = field(factory=list)
-    """Half-made segments and free files: nothing durable is in them."""
+    """Segments that were never finished: nothing is in them."""
+    torn_slots: list[tuple[Segment, int]] = field(factory=list)
+    """Slots whose lease a crash tore: no mark says that anything in them was ever durable."""
     highest_sequence: int = 0
 
 
@@ -52,7 +56,7 @@ def take_inventory(files: FileCache, directory: str, names: list[str], log_id: b
     for sequence, name in sorted(by_sequence.items()):
         _read_segment(files, os.path.join(directory, name), sequence, log_id, inventory)
     for segment in inventory.segments:
-        inventory.found.extend(read_blocks(segment, inventory.damages))
+        read_blocks(segment, inventory)
     return inventory
 
 
@@ -62,11 +66,7 @@ def _read_segment(files: FileCache, path: str, sequence: int, log_id: bytes, inv
     area = bytes(file.read(0, min(size, fmt.SEGMENT_HEADER_SIZE)))
     header, is_first = pages.decode_segment_header(area, path)
     if header is None:
-        if not area.strip(b"\0"):
-            # Creation is durable before use, so a segment without a header was never used.
-            inventory.leftovers.append(file)
-        else:
-            inventory.damages.append(Damage(kind="segment header", path=path, at_bytes=0))
+        inventory.damages.append(Damage(kind="segment header", path=path, at_bytes=0))
         return
     if header.log_id != log_id:
         inventory.foreign.append(os.path.basename(path))
@@ -82,9 +82,11 @@ def _read_segment(files: FileCache, path: str, sequence: int, log_id: bytes, inv
     inventory.segments.append(Segment(file, header))
 
 
-def read_blocks(segment: Segment, damages: list[Damage]) -> list[Found]:
-    """Read the header pages of a segment anew; sets its free and quarantined slots."""
-    found: list[Found] = []
+def read_blocks(segment: Segment, inventory: Inventory) -> None:
+    """Read the header pages of a segment anew: its blocks, its free, torn and quarantined slots."""
+    inventory.found = [item for item in inventory.found if item.block.segment is not segment]
+    inventory.torn_slots = [torn for torn in inventory.torn_slots if torn[0] is not segment]
+    inventory.damages = [damage for damage in inventory.damages if not _is_block_damage(damage, segment)]
     segment.free.clear()
     segment.quarantined.clear()
     slot = 0
@@ -96,14 +98,19 @@ def read_blocks(segment: Segment, damages: list[Damage]) -> list[Found]:
             slot += 1
             continue
         at = segment.slot_at(slot)
+        was_marked = any(page[fmt.MARK_AT[0] :])
         if header is None or not _fits(header, segment, slot):
-            damages.append(Damage(kind="block header", path=segment.file.path, at_bytes=at))
-            segment.quarantined.add(slot)
+            if was_marked:
+                inventory.damages.append(Damage(kind=HEADER_DAMAGE, path=segment.file.path, at_bytes=at))
+                segment.quarantined.add(slot)
+            else:
+                inventory.torn_slots.append((segment, slot))
             slot += 1
             continue
-        if not is_first:
-            kind = "block header, read from its copy"
-            damages.append(Damage(kind=kind, path=segment.file.path, at_bytes=at, topic=_name(header.topic)))
+        if not is_first and was_marked:
+            kind = f"{HEADER_DAMAGE}, read from its copy"
+            topic = _name(header.topic)
+            inventory.damages.append(Damage(kind=kind, path=segment.file.path, at_bytes=at, topic=topic))
         block = Block(segment, header)
         mark, is_newest = pages.decode_mark(page, segment.key, header.sequence, block.length_bytes)
         if mark is not None:
@@ -111,10 +118,13 @@ def read_blocks(segment: Segment, damages: list[Damage]) -> list[Found]:
             block.marked_at = mark.durable_bytes
             block.is_sealed = mark.is_sealed
             block.is_clean = mark.is_clean
-        found.append(Found(block, mark, is_newest))
+        inventory.found.append(Found(block, mark, is_newest))
         slot += header.slots
     segment.live = segment.header.slot_count - len(segment.free)
-    return found
+
+
+def _is_block_damage(damage: Damage, segment: Segment) -> bool:
+    return damage.path == segment.file.path and damage.kind.startswith(HEADER_DAMAGE)
 
 
 def _fits(header: pages.BlockHeader, segment: Segment, slot: int) -> bool:

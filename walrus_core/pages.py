@@ -308,20 +308,24 @@ def encode_state(state: PageState, key: int) -> bytes:
     return _seal(body, fmt.STATE_SIZE, key)
 
 
-def decode_states(page: Buffer, key: int) -> tuple[Optional[PageState], bool]:
-    """Return (the newest sound state or None, whether a non-empty sector is unsound)."""
+def decode_states(page: Buffer, key: int) -> tuple[Optional[PageState], bool, bool]:
+    """Return (the newest sound state or None, whether a non-empty sector is unsound, or both are).
+
+    One unsound sector beside an empty one is a first state that was never finished: None stands
+    for the state of a new page.
+    """
     newest: Optional[PageState] = None
-    damaged = False
+    damaged = 0
     for at in fmt.STATE_AT:
         if not any(page[at : at + fmt.SECTOR_SIZE]):
             continue
         if not _is_sound(page, at, fmt.STATE_SIZE, key):
-            damaged = True
+            damaged += 1
             continue
         generation, offset, floor, clean, _z, _z2, _z3 = _STATE.unpack_from(page, at)
         if newest is None or generation > newest.generation:
             newest = PageState(generation, offset, floor, clean)
-    return newest, damaged
+    return newest, damaged > 0, damaged == len(fmt.STATE_AT)
 
 
 def encode_identity(identity: PageIdentity, key: int) -> bytes:

@@ -33,6 +33,11 @@ def parse_segment_name(name: str) -> Optional[int]:
     return sequence if 1 <= sequence <= SEQUENCE_MAX else None
 
 
+def free_name(sequence: int) -> str:
+    """Return the name of a segment file that is not one yet."""
+    return f"{sequence:020d}{fmt.FREE_SUFFIX}"
+
+
 def is_free_name(name: str) -> bool:
     """True for a segment file that was set aside for reuse and never became one again."""
     return _FREE_NAME.fullmatch(name) is not None and name.isascii()

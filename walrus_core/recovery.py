@@ -22,7 +22,6 @@ from walrus_core.cursorfile import CursorFile, CursorPage, create_cursor_file, o
 from walrus_core.errors import CorruptionError
 from walrus_core.files import FileCache, LogFile, wrap_directory_call
 from walrus_core.inventory import Inventory, read_blocks, segment_names, take_inventory
-from walrus_core.pages import PageState
 from walrus_core.paths import cut_name
 from walrus_core.types import Cut, Damage, RecoveryReport
 
@@ -121,19 +120,12 @@ def settle_cache(files: FileCache, inventory: Inventory) -> None:
     After the death of a process the dirty cache is the data; after a failed sync it may lie.
     """
     unsettled = {item.block.segment.sequence for item in inventory.found if not item.is_settled}
+    unsettled.update(segment.sequence for segment, _slot in inventory.torn_slots)
     segments = [segment for segment in inventory.segments if segment.sequence in unsettled]
     files.sync(segment.file for segment in segments)
     for segment in segments:
         segment.file.drop_cache()
-        inventory.found = [item for item in inventory.found if item.block.segment is not segment]
-        inventory.damages = [
-            damage for damage in inventory.damages if not _is_block_damage(damage, segment.file)
-        ]
-        inventory.found.extend(read_blocks(segment, inventory.damages))
-
-
-def _is_block_damage(damage: Damage, file: LogFile) -> bool:
-    return damage.path == file.path and damage.kind.startswith("block header")
+        read_blocks(segment, inventory)
 
 
 def _group(cursors: CursorFile, inventory: Inventory) -> list[RecoveredTopic]:
@@ -151,7 +143,7 @@ def _group(cursors: CursorFile, inventory: Inventory) -> list[RecoveredTopic]:
         if page is None:
             # The page was not durable yet when the blocks were: the youngest block knows the incarnation.
             incarnation = max(blocks, key=lambda item: item.block.sequence).block.header.incarnation
-            page = cursors.add(fmt.PAGE_TOPIC, incarnation, name, b"", PageState(1, 0))
+            page = cursors.add(fmt.PAGE_TOPIC, incarnation, name)
         incarnation = page.identity.incarnation
         live = [item for item in blocks if item.block.header.incarnation == incarnation]
         low_water = page.state.offset
@@ -183,6 +175,8 @@ def finish(files: FileCache, directory: str, recovered: Recovered, allocator: Al
         path = leftover.path
         remove = partial(files.backend.remove, path)
         wrap_directory_call(files.gate, path, "remove", remove, poisons=False)
+    for segment, slot in recovered.inventory.torn_slots:
+        allocator.give_up(segment, slot, 1)
     for topic in recovered.topics:
         cuts.extend(_finish_topic(files, directory, topic, allocator, touched))
     if recovered.inventory.leftovers or any(cut.evidence_path for cut in cuts):

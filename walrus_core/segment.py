@@ -16,7 +16,7 @@ from walrus_core import format as fmt
 from walrus_core import pages
 from walrus_core.backend import Backend, Buffer
 from walrus_core.files import FileCache, LogFile, wrap_directory_call
-from walrus_core.paths import segment_name
+from walrus_core.paths import free_name, segment_name
 from walrus_core.types import SegmentInfo
 
 
@@ -80,24 +80,28 @@ class Segment:
         self.file.write(at, pages.encode_mark(mark, self.key).ljust(fmt.SECTOR_SIZE, b"\0"))
 
     def wipe(self, slot: int, slots: int, can_discard: bool) -> None:
-        """Zero the header page of a block and give the space of its slots back where possible.
+        """Zero the first page of every slot of a block and give their space back where possible.
 
         Not durable. Raises: StorageError.
         """
-        at = self.slot_at(slot)
-        # The zeros first: should the backend's discard keep the bytes, the page still is zero.
-        self.file.write(at, bytes(fmt.PAGE_SIZE))
+        # The zeros first, so that the slots are free whatever the backend's discard does.
+        for each in range(slot, slot + slots):
+            self.file.write(self.slot_at(each), bytes(fmt.PAGE_SIZE))
         if can_discard:
-            self.file.discard(at, slots * self.header.block_size_bytes)
+            self.file.discard(self.slot_at(slot), slots * self.header.block_size_bytes)
 
 
 def create_segment(files: FileCache, directory: str, header: pages.SegmentHeader) -> Segment:
-    """Create a segment file, durably: exclusively made, sized, written, synced, directory synced.
+    """Create a segment file, durably: made under another name, written and synced, then renamed.
+
+    So a file that has a segment's name has a durable header. What a crash leaves under the other
+    name is removed by the next open.
 
     Returns: the segment, all slots free. Raises: DiskFullError, TooManyFilesError, StorageError:
     no segment was made. SyncFailedError: poisoned.
     """
-    path = os.path.join(directory, segment_name(header.sequence))
+    path = os.path.join(directory, free_name(header.sequence))
+    final_path = os.path.join(directory, segment_name(header.sequence))
     gate, backend = files.gate, files.backend
     gate.check_write()
     handle = wrap_directory_call(
@@ -108,19 +112,21 @@ def create_segment(files: FileCache, directory: str, header: pages.SegmentHeader
         file.reserve(0, fmt.SEGMENT_HEADER_SIZE)
         file.write(0, pages.encode_segment_header(header))
         files.sync([file])
-        wrap_directory_call(gate, directory, "sync", lambda: backend.sync_dir(directory), poisons=True)
+        # Closed first: an open file cannot be renamed everywhere.
+        files.forget(file)
+        wrap_directory_call(gate, path, "rename", lambda: backend.rename(path, final_path), poisons=False)
     except BaseException:
-        # A segment that was not made whole must not be found by the next open.
-        file.synced = file.written
         _remove_quietly(files, backend, file)
         raise
-    segment = Segment(file, header)
+    wrap_directory_call(gate, directory, "sync", lambda: backend.sync_dir(directory), poisons=True)
+    segment = Segment(files.add(final_path), header)
     segment.free.update(range(header.slot_count))
     return segment
 
 
 def _remove_quietly(files: FileCache, backend: Backend, file: LogFile) -> None:
     """Remove a half-made segment; where even that fails, recovery deals with it."""
+    file.synced = file.written
     try:
         files.forget(file)
         backend.remove(file.path)

@@ -240,6 +240,10 @@ class Topic:
         block = Block(segment, header)
         try:
             segment.write_header(header)
+            if lease.slots > 1:
+                # Payload will stand where the header pages of the other slots would: a crash must
+                # not leave it there without the header page that covers it.
+                segment.file.sync()
             block.open_tail(State(fmt.PAGE_SIZE, 0, 0, 2**64 - 1, 0), lease.reserved, self._clock)
             self.unsynced.append(block)
             self.blocks.append(block)

@@ -12,28 +12,39 @@ from typing import Optional
 
 from walrus_core import Walrus
 
+DEFAULT_CURSOR = "default"
+
 
 class CursorModel:
     """A cursor stands at ``position`` in memory; what is durable lies in ``[floor, position]``."""
 
-    def __init__(self, position: int) -> None:
+    def __init__(self, position: int, is_kept: bool) -> None:
         self.position = position
         self.floor = position
         self.in_doubt: set[int] = set()
         """Positions that a call which never returned may have made durable."""
+        self.is_kept = is_kept
+        """It holds back the reclaim of blocks: the default cursor, and every one that has moved."""
+        self.is_saved = is_kept
+        """It is there after a crash; one that was never made durable begins at the oldest entry again."""
 
     def moved(self, position: int, persist_every: int) -> None:
         """A consuming read returned."""
+        self.is_kept = self.is_kept or position > self.position
         self.position = position
-        self.floor = max(self.floor, position - persist_every + 1)
+        if position - persist_every + 1 > self.floor:
+            self.floor = position - persist_every + 1
+            self.is_saved = True
 
     def pinned(self, position: int) -> None:
         """A seek or a sync returned: this very position is durable."""
         self.position = self.floor = position
+        self.is_saved = self.is_kept
 
-    def allows(self, found: int, end: int) -> bool:
-        """True where a cursor may be found at ``found`` after a crash, in a log that ends at ``end``."""
-        return self.floor <= found <= min(self.position, end) or found in self.in_doubt
+    def allows(self, found: int, oldest: int, end: int) -> bool:
+        """True where a cursor may be found at ``found`` after a crash, in a log that holds [oldest, end)."""
+        is_new = not self.is_saved and found == oldest
+        return self.floor <= found <= min(self.position, end) or found in self.in_doubt or is_new
 
 
 class TopicModel:
@@ -59,9 +70,18 @@ class TopicModel:
 
     def cursor(self, wal: Walrus, name: str) -> CursorModel:
         """Return the model of a cursor; a new one starts at the oldest entry."""
-        if name not in self.cursors:
-            self.cursors[name] = CursorModel(wal.oldest_offset(self.name))
-        return self.cursors[name]
+        oldest = wal.oldest_offset(self.name)
+        cursor = self.cursors.setdefault(name, CursorModel(oldest, name == DEFAULT_CURSOR))
+        if not cursor.is_kept:
+            found = wal.cursor_offset(self.name, name)
+            assert found in (oldest, cursor.position), f"{self.name}: cursor {name} moved to {found} by itself"
+            cursor.position = cursor.floor = found
+        return cursor
+
+    def passed(self) -> int:
+        """Return the offset up to which every cursor that counts has read, or may have read."""
+        counting = [cursor for cursor in self.cursors.values() if cursor.is_kept]
+        return min((max(cursor.position, *cursor.in_doubt, 0) for cursor in counting), default=0)
 
     def observe(self, wal: Walrus) -> None:
         """Compare the offsets that the running log tells with the model."""
@@ -70,7 +90,7 @@ class TopicModel:
         assert self.durable <= durable <= end, f"{self.name}: durable_offset {durable} was {self.durable}, end {end}"
         assert durable in self.ends, f"{self.name}: durable_offset {durable} lies inside a batch"
         oldest = wal.oldest_offset(self.name)
-        passed = min((cursor.position for cursor in self.cursors.values()), default=0)
+        passed = self.passed()
         assert self.oldest <= oldest <= max(passed, self.oldest), f"{self.name}: oldest {oldest}, read up to {passed}"
         self.durable, self.oldest = durable, oldest
 
@@ -90,10 +110,11 @@ class TopicModel:
         self._check_entries(wal, random, oldest, found)
         for name, cursor in self.cursors.items():
             position = wal.cursor_offset(self.name, name)
-            assert cursor.allows(position, found), (
+            assert cursor.allows(position, oldest, found), (
                 f"{self.name}: cursor {name} at {position}, allowed [{cursor.floor}, {cursor.position}] "
                 f"or {sorted(cursor.in_doubt)}, end {found}"
             )
+            cursor.is_kept = cursor.is_kept and cursor.is_saved
             cursor.pinned(position)
             cursor.in_doubt.clear()
         self._check_clean(wal, found)
@@ -112,9 +133,7 @@ class TopicModel:
         self.ends = {end for end in self.ends if end <= found}
 
     def _check_oldest(self, oldest: int, found: int) -> None:
-        consumed = min(
-            (max(cursor.position, *cursor.in_doubt, 0) for cursor in self.cursors.values()), default=0
-        )
+        consumed = self.passed()
         assert self.oldest <= oldest <= min(max(consumed, self.oldest), found), (
             f"{self.name}: oldest is {oldest}, was {self.oldest}, read up to {consumed}, end {found}"
         )

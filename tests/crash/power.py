@@ -8,6 +8,7 @@ oracle. Threads, clock and randomness are the run's own, so that a seed replays.
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from random import Random
@@ -23,8 +24,9 @@ from .simdisk import PowerLoss, SimBackend, SimDisk
 
 DIRECTORY = "/sim"
 BLOCK_SIZE = 16384
-TRACE_SHOWN = 60
+TRACE_SHOWN = int(os.environ.get("WALRUS_CRASH_TRACE", "60"))
 TOLERATED = {
+    "segment header",
     "block header",
     "block header, read from its copy",
     "segment header, read from its copy",
@@ -425,6 +427,7 @@ class Machine:
         except DiskFullError:
             self.disk.full_for = 0
             return
+        cursor.is_kept = True
         cursor.pinned(target)
         cursor.in_doubt.clear()
 

@@ -6,34 +6,12 @@ import errno
 import threading
 
 import pytest
-from faults import FaultyBackend
+from helpers import NEVER, contents, read_all, with_faults
 
 from walrus_core import FsyncSchedule, ReadConsistency, Walrus
 from walrus_core.errors import DiskFullError, PoisonedError, StorageError
 from walrus_core.format import FRAME_HEADER_SIZE
 from walrus_core.memory import MemoryBackend
-
-NEVER = FsyncSchedule.no_fsync()
-
-
-def read_all(wal: Walrus, topic: str) -> list[bytes]:
-    """Consume everything through ``read_next``."""
-    found = []
-    while (entry := wal.read_next(topic)) is not None:
-        found.append(entry.data)
-    return found
-
-
-def contents(wal: Walrus, topic: str) -> list[bytes]:
-    """Return all retained payloads; no cursor moves."""
-    return [entry.data for entry in wal.topic(topic)]
-
-
-def on_memory(store, **options) -> tuple[Walrus, FaultyBackend]:
-    """Open the log of a memory store through a faulty backend."""
-    backend = FaultyBackend(store.backend())
-    return store.open(backend=backend, **options), backend
-
 
 # --- W1 -------------------------------------------------------------------------------------
 
@@ -56,7 +34,7 @@ def test_w01_polling_an_empty_topic_does_not_rewind_the_cursor(store):
 
 
 def test_w01_polling_writes_nothing_and_the_cursor_survives_power_loss(memory_store):
-    wal, backend = on_memory(memory_store)
+    wal, backend = with_faults(memory_store)
     wal.append_for_topic("t", b"a")
     assert read_all(wal, "t") == [b"a"]
     backend.reset()
@@ -71,7 +49,7 @@ def test_w01_polling_writes_nothing_and_the_cursor_survives_power_loss(memory_st
 
 def test_w01_no_crash_point_of_a_checkpoint_replays_or_skips(memory_store):
     """The original writes (block, 0) before the offset: a crash between the two replays the block."""
-    wal, backend = on_memory(memory_store, fsync_schedule=NEVER)
+    wal, backend = with_faults(memory_store, fsync_schedule=NEVER)
     for number in range(3):
         wal.append_for_topic("t", b"%d" % number)
     wal.sync()
@@ -91,7 +69,7 @@ def test_w01_no_crash_point_of_a_checkpoint_replays_or_skips(memory_store):
 
 
 def test_w02_at_least_once_saves_syncs(memory_store):
-    wal, backend = on_memory(
+    wal, backend = with_faults(
         memory_store, fsync_schedule=NEVER, consistency=ReadConsistency.at_least_once(100_000)
     )
     for number in range(500):
@@ -122,7 +100,7 @@ def test_w02_batch_reads_count_and_persist_like_single_reads(store):
 
 @pytest.mark.parametrize("persist_every", [1, 2, 7, 10])
 def test_w02_fewer_than_n_entries_are_replayed_after_power_loss(memory_store, persist_every):
-    wal, backend = on_memory(
+    wal, backend = with_faults(
         memory_store, fsync_schedule=NEVER, consistency=ReadConsistency.at_least_once(persist_every)
     )
     wal.batch_append_for_topic("t", [b"%d" % number for number in range(60)])
@@ -192,7 +170,7 @@ def test_w04_a_batch_with_a_damaged_frame_is_lost_whole(store):
 
 @pytest.mark.parametrize("entry_bytes", [40, 3000, 20_000])
 def test_w04_a_batch_is_all_or_nothing_at_every_crash_point(memory_store, entry_bytes):
-    wal, backend = on_memory(memory_store, fsync_schedule=NEVER)
+    wal, backend = with_faults(memory_store, fsync_schedule=NEVER)
     wal.append_for_topic("t", b"before")
     batch = [bytes([number]) * entry_bytes for number in range(1, 9)]
     images = []
@@ -207,7 +185,7 @@ def test_w04_a_batch_is_all_or_nothing_at_every_crash_point(memory_store, entry_
 
 
 def test_w04_a_short_write_of_a_batch_leaves_nothing_of_it(memory_store):
-    wal, backend = on_memory(memory_store, fsync_schedule=NEVER)
+    wal, backend = with_faults(memory_store, fsync_schedule=NEVER)
     wal.append_for_topic("t", b"before")
     backend.fail("write", number=errno.EIO, suffix=".wal", written=700)
     with pytest.raises(StorageError):
@@ -219,7 +197,7 @@ def test_w04_a_short_write_of_a_batch_leaves_nothing_of_it(memory_store):
 
 
 def test_w04_no_reader_sees_a_part_of_a_batch(memory_store):
-    wal, backend = on_memory(memory_store, fsync_schedule=NEVER)
+    wal, backend = with_faults(memory_store, fsync_schedule=NEVER)
     wal.append_for_topic("t", b"before")
     seen = []
 
@@ -240,7 +218,7 @@ def test_w04_no_reader_sees_a_part_of_a_batch(memory_store):
 
 
 def test_w05_a_failed_write_is_an_error_and_the_entry_is_not_there(memory_store):
-    wal, backend = on_memory(memory_store, fsync_schedule=NEVER)
+    wal, backend = with_faults(memory_store, fsync_schedule=NEVER)
     wal.append_for_topic("t", b"before")
     backend.fail("write", number=errno.EIO, suffix=".wal")
     with pytest.raises(StorageError) as caught:
@@ -253,7 +231,7 @@ def test_w05_a_failed_write_is_an_error_and_the_entry_is_not_there(memory_store)
 
 @pytest.mark.parametrize("written", [0, 3, 40, 60])
 def test_w05_a_short_write_on_a_full_disk_changes_nothing(memory_store, written):
-    wal, backend = on_memory(memory_store, fsync_schedule=NEVER)
+    wal, backend = with_faults(memory_store, fsync_schedule=NEVER)
     wal.append_for_topic("t", b"before")
     backend.fail("write", number=errno.ENOSPC, suffix=".wal", written=written)
     with pytest.raises(DiskFullError):
@@ -266,7 +244,7 @@ def test_w05_a_short_write_on_a_full_disk_changes_nothing(memory_store, written)
 
 
 def test_w05_a_failed_read_is_an_error_not_zeros(memory_store):
-    wal, backend = on_memory(memory_store)
+    wal, backend = with_faults(memory_store)
     wal.append_for_topic("t", b"a")
     backend.fail("read", number=errno.EIO, suffix=".wal")
     with pytest.raises(StorageError):

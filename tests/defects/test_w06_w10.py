@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import errno
-import os
-import sys
 import threading
 
 import pytest
 from faults import FaultyBackend
+from helpers import LOOSE, NEVER, WHOLE_BLOCK, contents, wait_until
 
-from walrus_core import FsyncSchedule, ReadConsistency, Walrus
+from walrus_core import FsyncSchedule, Walrus
 from walrus_core.errors import BatchTooLargeError, InvalidTopicError, PoisonedError, SyncFailedError, WalrusError
-
-NEVER = FsyncSchedule.no_fsync()
-LOOSE = ReadConsistency.at_least_once(10_000)
-WHOLE_BLOCK = 12_000
-"""One entry of this size fills a block of 16 KiB."""
-
 
 def consume_in_batches(wal: Walrus, topic: str, max_bytes: int, **options) -> list[int]:
     """Consume everything through batch reads; return the offsets."""
@@ -25,11 +18,6 @@ def consume_in_batches(wal: Walrus, topic: str, max_bytes: int, **options) -> li
     while entries := wal.batch_read_for_topic(topic, max_bytes, **options):
         found.extend(entry.offset for entry in entries)
     return found
-
-
-def contents(wal: Walrus, topic: str) -> list[bytes]:
-    """Return all retained payloads; no cursor moves."""
-    return [entry.data for entry in wal.topic(topic)]
 
 
 # --- W6 -------------------------------------------------------------------------------------
@@ -165,45 +153,48 @@ def test_w09_a_name_over_the_limit_is_refused_and_holds_no_lock(store):
 # --- W10 ------------------------------------------------------------------------------------
 
 
-def test_w10_without_io_uring_everything_is_still_synced(make_store, file_kind, monkeypatch):
-    synced: list[int] = []
-    for name in ("fdatasync", "fsync"):
-        if hasattr(os, name):
-            real = getattr(os, name)
-            monkeypatch.setattr(os, name, lambda descriptor, real=real: (synced.append(descriptor), real(descriptor)))
-    # As in a container whose policy forbids the calls: the binding cannot be used at all.
-    monkeypatch.setitem(sys.modules, "liburing", None)
-    store = make_store("fd")
-    backend = file_kind("fd")()
-    wal = store.open(backend=backend, fsync_schedule=FsyncSchedule.milliseconds(5))
-    try:
-        assert "live" not in str(backend.probe()["io_uring"])
-        for number in range(20):
-            for topic in range(8):
-                wal.append_for_topic(f"t{topic}", b"%d" % number * 1000)
-        before = len(synced)
-        wal.sync()
-        assert len(synced) > before
-        assert all(wal.durable_offset(f"t{topic}") == 20 for topic in range(8))
-        wal.append_for_topic("t0", b"later")
-        wait_until(lambda: wal.durable_offset("t0") == 21)
+WITHOUT_RING = """
+import time
+if arguments[1] == "no binding":
+    # As where liburing is not installed, or refuses to work under the policy of a container.
+    sys.modules["liburing"] = None
+synced = []
+for name in ("fdatasync", "fsync"):
+    if hasattr(os, name):
+        real = getattr(os, name)
+        setattr(os, name, lambda descriptor, real=real: (synced.append(descriptor), real(descriptor)))
+from walrus_core import FsyncSchedule, Walrus
+from walrus_fd.backend import FdBackend
+
+backend = FdBackend(io_uring="off" if arguments[1] == "off" else "auto")
+assert "live" not in str(backend.probe()["io_uring"])
+schedule = FsyncSchedule.milliseconds(5)
+with Walrus(arguments[0], backend=backend, block_size=16384, blocks_per_segment=4, fsync_schedule=schedule) as wal:
+    for number in range(20):
         for topic in range(8):
-            assert len(wal.batch_read_for_topic(f"t{topic}")) >= 20
-        names = store.names(".wal")
-        wal.sync()
-        assert set(store.names(".wal")) < set(names), "consumed segments are given back"
-    finally:
-        wal.close()
+            wal.append_for_topic(f"t{topic}", b"%d" % (number % 10) * 1000)
+    before = len(synced)
+    wal.sync()
+    assert len(synced) > before
+    assert all(wal.durable_offset(f"t{topic}") == 20 for topic in range(8))
+    wal.append_for_topic("t0", b"later")
+    end_s = time.monotonic() + 20
+    while wal.durable_offset("t0") < 21:
+        assert time.monotonic() < end_s, "nothing syncs in the background"
+        time.sleep(0.005)
+    names = set(name for name in os.listdir(arguments[0]) if name.endswith(".wal"))
+    for topic in range(8):
+        assert len(wal.batch_read_for_topic(f"t{topic}")) >= 20
+    wal.sync()
+    left = set(name for name in os.listdir(arguments[0]) if name.endswith(".wal"))
+    assert left < names, "consumed segments are not given back"
+"""
 
 
-def wait_until(condition, seconds: float = 10.0) -> None:
-    """Wait for another thread to make ``condition`` true."""
-    event = threading.Event()
-    for _ in range(int(seconds / 0.005)):
-        if condition():
-            return
-        event.wait(0.005)
-    raise AssertionError(f"not so after {seconds} s")
+@pytest.mark.parametrize("reason", ["off", "no binding"])
+def test_w10_without_io_uring_everything_is_still_synced(reason, tmp_path, file_kind, run_child):
+    file_kind("fd")
+    run_child(WITHOUT_RING, tmp_path / "log", reason)
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "input/output error"), RuntimeError("a defect of a backend")])

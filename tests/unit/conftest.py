@@ -164,7 +164,7 @@ def make(twin, kind):
         block.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def block_class():
     """The class of the blocks, for tests that need one kind."""
     return Block

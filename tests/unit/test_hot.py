@@ -16,7 +16,7 @@ import sys
 import types
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from walrus_core import hot
@@ -240,6 +240,8 @@ def test_what_was_encoded_is_decoded_and_walked(twin, oracle, algorithm, payload
 
 @ALGORITHMS
 @settings(max_examples=80)
+@example(lengths=[0, 0, 0], max_bytes=-1, max_entries=9, limit=3)
+@example(lengths=[0, 0, 0], max_bytes=0, max_entries=9, limit=3)
 @given(
     lengths=st.lists(st.integers(0, 40), min_size=1, max_size=40),
     max_bytes=st.integers(-1, 700),

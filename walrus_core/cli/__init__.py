@@ -12,16 +12,20 @@ from __future__ import annotations
 import sys
 
 STATUS_MISSING_PACKAGE = 5
+STATUS_INTERRUPTED = 130
 
 
 def main() -> None:
     """Run the command line with the arguments of the process; ends the process with its status."""
     try:
-        import click  # noqa: F401
-        import rich  # noqa: F401
-    except ModuleNotFoundError as error:
-        print(f"walrus: {error.name} is not installed; pip install 'walrus-core[cli]'", file=sys.stderr)
-        sys.exit(STATUS_MISSING_PACKAGE)
-    from walrus_core.cli.app import commands
+        try:
+            import click  # noqa: F401
+            import rich  # noqa: F401
+        except ModuleNotFoundError as error:
+            print(f"walrus: {error.name} is not installed; pip install 'walrus-core[cli]'", file=sys.stderr)
+            sys.exit(STATUS_MISSING_PACKAGE)
+        from walrus_core.cli.app import commands
 
-    commands.main(prog_name="walrus")
+        commands.main(prog_name="walrus")
+    except KeyboardInterrupt:  # before or after the commands, which end themselves at one
+        sys.exit(STATUS_INTERRUPTED)

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import click
 
 from walrus_core import __version__
+from walrus_core.cli import STATUS_INTERRUPTED
 from walrus_core.cli.backends import backends
 from walrus_core.cli.facts import stats, topics
 from walrus_core.cli.ingest import RefusedError, ingest
@@ -21,7 +22,6 @@ STATUS_USAGE = 2
 STATUS_CORRUPTION = 3
 STATUS_STORAGE = 4
 STATUS_PLUGIN = 5
-STATUS_INTERRUPTED = 130
 STATUS_BROKEN_PIPE = 141
 
 _STATUS = (
@@ -92,8 +92,8 @@ def _with_hint(error: click.ClickException) -> str:
     cls=CommandGroup,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit status: 0 done; 1 refused, the files are not what the topic holds; 2 usage; 3 damaged bytes; "
-    "4 storage failed, or another process has the log open; 5 a backend is missing or broken; "
+    epilog="Exit status: 0 done; 1 refused, the files are not what the topic holds; 2 usage; 3 damaged "
+    "bytes; 4 storage failed, or another process has the log open; 5 a backend is missing or broken; "
     "130 interrupted; 141 the reader of the output is gone.",
 )
 @click.version_option(__version__, prog_name="walrus", message="%(prog)s %(version)s")

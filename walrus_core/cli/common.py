@@ -42,7 +42,9 @@ def writer_options(command: Command) -> Command:
     """Add the options that say how entries are written."""
     for option in (
         click.option("--checksum", metavar="NAME", help="fnv1a64 or crc32c, for new segments."),
-        click.option("--fsync", metavar="WHEN", help="each, never, or every so many milliseconds (default: 200)."),
+        click.option(
+            "--fsync", metavar="WHEN", help="each, never, or every so many milliseconds (default: 200)."
+        ),
     ):
         command = option(command)
     return command

@@ -189,10 +189,8 @@ class Ingest:
 
 def too_few_lines(topic: str, entry_count: int, line_count: int) -> RefusedError:
     """Return the refusal for a topic that goes on where the files end."""
-    return RefusedError(
-        f"topic {topic!r} has {count_text(entry_count, 'entry')}, the files only {count_text(line_count, 'line')}; "
-        "nothing was appended to it"
-    )
+    entries, lines = count_text(entry_count, "entry"), count_text(line_count, "line")
+    return RefusedError(f"topic {topic!r} has {entries}, the files only {lines}; nothing was appended to it")
 
 
 def entry_bytes_max(options: Options) -> int:
@@ -238,30 +236,42 @@ def recovery_notes(report: RecoveryReport) -> list[str]:
         lost = f": entries [{damage.first_offset}, {damage.end_offset}) of topic {damage.topic!r}"
         where = f"{damage.kind} in {damage.path} at byte {damage.at_bytes}"
         notes.append(f"recovery: {where}{lost if damage.topic is not None else ''}")
-    notes += [f"recovery: cursor {name!r} was beyond its topic and set back" for name in report.clamped_cursors]
+    notes += [
+        f"recovery: cursor {name!r} was beyond its topic and set back" for name in report.clamped_cursors
+    ]
     return notes
 
 
 def show_outcome(outcome: Outcome, path: str, to: Tell) -> None:
     """Say for people what an ingest did, through ``to``."""
     for result in outcome.topics:
-        done = f"{count_text(result.entries, 'entry')}, {size_text(result.bytes)} from {count_text(len(result.files), 'file')}"
+        files = count_text(len(result.files), "file")
+        done = f"{count_text(result.entries, 'entry')}, {size_text(result.bytes)} from {files}"
         before = result.compared_entries + result.passed_entries
         if before:
             compared = count_text(result.compared_entries, "entry")
             done += f"; {before:,} were there before ({compared} compared with the files)"
         to(f"{printable(result.topic)}: {done}; next offset {result.next_offset}")
-    rates = f"{outcome.entries_per_second:,.0f} entries/s, {size_text(outcome.bytes_per_second)}/s"
-    total = f"{count_text(outcome.entries, 'entry')}, {size_text(outcome.bytes)} in {outcome.seconds:.3f} s"
-    to(f"{count_text(outcome.files, 'file')}, {total} ({rates}), durable in {path}")
+    entries = f"{count_text(outcome.entries, 'entry')}, {size_text(outcome.bytes)}"
+    total = f"{count_text(outcome.files, 'file')}, {entries}"
+    if outcome.entries:
+        rates = f"{outcome.entries_per_second:,.0f} entries/s, {size_text(outcome.bytes_per_second)}/s"
+        total += f" in {outcome.seconds:.3f} s ({rates})"
+    to(f"{total}; synced, in {printable(path)}")
 
 
 @click.command()
 @click.argument(
-    "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, readable=True)
+    "files",
+    metavar="FILE...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, readable=True),
 )
 @click.option("--topic", metavar="NAME", help="All files into this topic, in the order given.")
-@click.option("--topic-per-file", is_flag=True, help="Each file into the topic of its name without directory.")
+@click.option(
+    "--topic-per-file", is_flag=True, help="Each file into the topic of its name without directory."
+)
 @click.option(
     "--batch",
     "batch_count",
@@ -271,7 +281,9 @@ def show_outcome(outcome: Outcome, path: str, to: Tell) -> None:
     show_default=True,
     help=f"Lines appended at once, all or none: 1 to {BATCH_COUNT_MAX}.",
 )
-@click.option("--ack", is_flag=True, help='Write "TOPIC NEXT_OFFSET" after each batch, as soon as it is appended.')
+@click.option(
+    "--ack", is_flag=True, help='Write "TOPIC NEXT_OFFSET" after each batch, as soon as it is appended.'
+)
 @click.option("--quiet", is_flag=True, help="No progress bar, no notes, no summary; errors only.")
 @writer_options
 @log_options

@@ -129,9 +129,10 @@ class LineSource:
         self._lines += lines
 
     def _fail(self, length_bytes: int) -> None:
-        facts = {"length_bytes": length_bytes, "limit_bytes": self._line_bytes_max}
-        place = self.place(self._found_count)
-        self._failure = EntryTooLargeError(f"{place}: {EntryTooLargeError(**facts)}", **facts)
+        limit_bytes = self._line_bytes_max
+        reason = EntryTooLargeError(length_bytes=length_bytes, limit_bytes=limit_bytes)
+        message = f"{self.place(self._found_count)}: {reason}"
+        self._failure = EntryTooLargeError(message, length_bytes=length_bytes, limit_bytes=limit_bytes)
 
     def _open_next(self) -> bool:
         if not self._waiting:

@@ -37,11 +37,12 @@ def size_text(size_bytes: float) -> str:
     """Return a size for people, such as "3.4 MiB"."""
     if size_bytes < 1024:
         return f"{size_bytes:.0f} B"
-    for unit in _UNITS:
-        size_bytes /= 1024
-        if size_bytes < 1024:
-            break
-    return f"{size_bytes:.1f} {unit}"
+    units = iter(_UNITS)
+    unit = next(units)
+    size = size_bytes / 1024
+    while size >= 1024 and unit != _UNITS[-1]:
+        size, unit = size / 1024, next(units)
+    return f"{size:.1f} {unit}"
 
 
 def count_text(count: int, thing: str) -> str:
@@ -76,7 +77,7 @@ def write_bytes(data: bytes) -> None:
 
 def write_line(text: str) -> None:
     """Write one line of text to standard output. Raises as ``write_bytes``."""
-    write_bytes(f"{text}\n".encode("utf-8", "backslashreplace"))
+    write_bytes(f"{text}\n".encode(sys.stdout.encoding or "utf-8", "backslashreplace"))
 
 
 def json_text(value: object) -> str:
@@ -88,7 +89,7 @@ def json_text(value: object) -> str:
 
 
 def drop_broken_output() -> None:
-    """Point standard output at nothing if it takes no more, so that the interpreter's last flush is silent."""
+    """Point standard output at nothing if it takes no more; else the interpreter's last flush complains."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -105,7 +106,9 @@ def make_table(columns: Sequence[tuple[str, bool]]) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for heading, is_number in columns:
-        table.add_column(heading, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number)
+        table.add_column(
+            heading, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number
+        )
     return table
 
 
@@ -140,7 +143,14 @@ def progress_bar(total_bytes: Optional[int], wanted: bool) -> Iterator[Advance]:
         yield lambda topic, bytes_done, entry_count: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
     bar = Progress(
         TextColumn("{task.description}", markup=False),

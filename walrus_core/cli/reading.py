@@ -10,8 +10,9 @@ from typing import Any, Optional
 import click
 
 from walrus_core.cli.common import log_options, log_settings, open_existing, require_topic
-from walrus_core.cli.output import json_text, printable, tell, write_bytes
+from walrus_core.cli.output import json_text, tell, write_bytes
 from walrus_core.config import DEFAULT_CURSOR
+from walrus_core.errors import OffsetOutOfRangeError
 from walrus_core.hot import Entry
 from walrus_core.walrus import Walrus
 
@@ -60,6 +61,8 @@ def read_range(
             max_entries=min(READ_COUNT, left),
             on_corruption=policy,
         )
+        # Behind damage that was passed over, a batch may reach entries that are newer than the range.
+        entries = [entry for entry in entries if entry.offset < end]
         sound = entries[0].offset if entries else end
         if sound > offset:
             tell(f"topic {topic!r}: entries [{offset}, {sound}) are damaged and were passed over")
@@ -70,7 +73,9 @@ def read_range(
 
 @click.command()
 @click.argument("topic")
-@click.option("--from", "start_offset", metavar="OFFSET", type=click.IntRange(0), help="Begin at this offset.")
+@click.option(
+    "--from", "start_offset", metavar="OFFSET", type=click.IntRange(0), help="Begin at this offset."
+)
 @click.option("--count", metavar="N", type=click.IntRange(0), help="N entries at most.")
 @click.option(
     "--consume",
@@ -104,14 +109,18 @@ def read(
     At damaged bytes it stops with exit status 3, after writing what lies before them.
     """
     if start_offset is not None and (consume or cursor is not None):
-        raise click.UsageError("--from begins at an offset, --consume and --cursor at a cursor: give one of them")
+        raise click.UsageError(
+            "--from begins at an offset, --consume and --cursor at a cursor: give one of them"
+        )
     with open_existing(log_settings(data_dir, key, backend)) as wal:
         require_topic(wal, topic)
         end = wal.next_offset(topic)
         name = cursor if cursor is not None else DEFAULT_CURSOR
         if start_offset is not None:
             start = start_offset
-            wal.batch_read_for_topic(topic, 1, start_offset=max(start, end))  # beyond the end: says so
+            oldest = wal.oldest_offset(topic)
+            if not oldest <= start <= end:
+                raise OffsetOutOfRangeError(topic=topic, offset=start, oldest=oldest, next=end)
         elif consume or cursor is not None:
             start = wal.cursor_offset(topic, name)
         else:
@@ -125,9 +134,18 @@ def read(
 
 @click.command()
 @click.argument("topic")
-@click.option("-n", "count", metavar="N", type=click.IntRange(0), default=TAIL_COUNT_DEFAULT, show_default=True,
-              help="Begin N entries before the end.")
-@click.option("-f", "follows", is_flag=True, help="Go on: write entries as they are appended, until interrupted.")
+@click.option(
+    "-n",
+    "count",
+    metavar="N",
+    type=click.IntRange(0),
+    default=TAIL_COUNT_DEFAULT,
+    show_default=True,
+    help="Begin N entries before the end.",
+)
+@click.option(
+    "-f", "follows", is_flag=True, help="Go on: write entries as they are appended, until interrupted."
+)
 @click.option("--skip-damage", is_flag=True, help="Pass over damaged entries, and say which.")
 @log_options
 def tail(
@@ -157,6 +175,6 @@ def tail(
 
 
 def show_range(wal: Walrus, topic: str, start: int, end: int, as_json: bool, skips_damage: bool) -> None:
-    """Write the entries ``[start, end)`` to standard output. Raises as ``read_range`` and ``write_entries``."""
+    """Write the entries ``[start, end)`` to standard output. Raises as the two above."""
     for entries, _next_offset in read_range(wal, topic, start, end, skips_damage=skips_damage):
         write_entries(entries, as_json)

@@ -84,6 +84,14 @@ def test_a_binding_is_not_imported_before_its_version_is_known_to_run_here(
     assert answer in Uring(enabled=True).reason
 
 
+def test_avx512_is_read_from_the_flags_of_the_processor(tmp_path: Path) -> None:
+    (tmp_path / "with").write_text("model name : avx512f\nflags\t\t: fpu sse avx512f avx512vl\n")
+    (tmp_path / "without").write_text("model name : avx512f\nflags\t\t: fpu sse avx2 avx512fx\n")
+    assert binding._has_avx512(str(tmp_path / "with"))
+    assert not binding._has_avx512(str(tmp_path / "without"))
+    assert not binding._has_avx512(str(tmp_path / "absent"))
+
+
 @pytest.mark.usefixtures("needs_ring")
 def test_a_ring_that_gives_wrong_bytes_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[Ring] = []

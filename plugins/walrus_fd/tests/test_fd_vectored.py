@@ -531,8 +531,11 @@ def test_signals_during_batches_lose_and_repeat_nothing(ring_file: tuple[FdBacke
 def test_interrupts_in_a_storm_leave_nothing_in_flight(ring_file: tuple[FdBackend, FdSegmentFile]) -> None:
     backend, file = ring_file
 
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
+    def interrupt(number: int, frame: Optional[types.FrameType]) -> None:
+        # Elsewhere, as in a weak reference's callback, the interpreter would swallow it.
+        if frame is not None and "walrus_fd" in Path(frame.f_code.co_filename).parent.name:
+            raise KeyboardInterrupt
+        signal.setitimer(signal.ITIMER_REAL, 0.00002)
 
     before = signal.signal(signal.SIGALRM, interrupt)
     interrupted = 0

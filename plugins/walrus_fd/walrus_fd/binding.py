@@ -58,9 +58,9 @@ def safe_version() -> str:
     return version
 
 
-def _has_avx512() -> bool:
+def _has_avx512(path: str = "/proc/cpuinfo") -> bool:
     try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as lines:
+        with open(path, encoding="ascii", errors="replace") as lines:
             return any(line.startswith("flags") and "avx512f" in line.split() for line in lines)
     except OSError:
         # Not knowing is answered like lacking: the plain path is always right.

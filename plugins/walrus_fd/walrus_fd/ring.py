@@ -83,6 +83,7 @@ class Ring:
         """
         self._api = api
         self._open = False
+        self._pid = os.getpid()
         self._flight: Optional[_Flight] = None
         self._next_token = 1
         self._ring = api.io_uring()
@@ -91,7 +92,6 @@ class Ring:
         """Why the ring must not be used again."""
         api.io_uring_queue_init(QUEUE_SIZE, self._ring, 0)
         self._open = True
-        self._pid = os.getpid()
         self._descriptor = int(self._ring.ring_fd)
         # The child of a fork gets no map of the queues, so it cannot submit what the parent queued.
         api.io_uring_ring_dontfork(self._ring)
