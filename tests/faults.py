@@ -12,7 +12,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from attrs import define, evolve, field
 
@@ -37,14 +37,14 @@ OPERATIONS = (
 
 @define
 class Rule:
-    """Fails or watches calls of one operation on paths that end with ``suffix``.
+    """Fails or watches calls of one operation on paths that end with ``suffix`` (or one of several).
 
     ``skip`` calls pass first; then it acts ``times`` times (None: for ever). ``written`` bytes of
     a failing write still reach the file, as a short write before the error would leave them.
     """
 
     operation: str
-    suffix: str = ""
+    suffix: Union[str, tuple[str, ...]] = ""
     skip: int = 0
     times: Optional[int] = 1
     number: int = 0
@@ -201,7 +201,8 @@ class FaultyBackend:
         """A sync of ``path`` completed, which covered ``image``."""
         path = os.path.normpath(path)
         with self._lock:
-            (self._synced if path in self._synced else self._unnamed)[path] = image
+            named = path in self._synced and path not in self._unnamed
+            (self._synced if named else self._unnamed)[path] = image
 
     # --- the protocol -----------------------------------------------------------------------
 
@@ -233,6 +234,10 @@ class FaultyBackend:
     def rename(self, old_path: str, new_path: str) -> None:
         self.note("rename", old_path)
         self.inner.rename(old_path, new_path)
+        old_path, new_path = os.path.normpath(old_path), os.path.normpath(new_path)
+        with self._lock:
+            # The new name is durable only with the next sync of the directory; until then the old one is.
+            self._unnamed[new_path] = self._unnamed.pop(old_path, self._synced.get(old_path, b""))
 
     def remove(self, path: str) -> None:
         self.note("remove", path)
@@ -245,9 +250,8 @@ class FaultyBackend:
             with self._lock:
                 names = {path for path in self._store.files if os.path.dirname(path) == os.path.normpath(directory)}
                 kept = {**self._synced, **self._unnamed}
-                self._synced = {
-                    path: kept.get(path, bytes(len(self._store.files[path]))) for path in names
-                }
+                # A file that was named durably before it was synced has its size at most.
+                self._synced = {path: kept.get(path, b"") for path in names}
                 self._unnamed.clear()
 
     def sync_many(self, files: Sequence[FaultyFile]) -> None:

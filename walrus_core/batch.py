@@ -74,13 +74,14 @@ def append_batch(topic: Topic, payloads: list[bytes], allocator: Allocator, gate
         here = _part_that_fits(topic, sizes)
         leases = _lease_rest(sizes, here.stop, allocator)
         active = topic.active
+        tried: list[Lease] = []
         try:
             if here.stop and active is not None:
                 topic.extend_reservation(active, here.size_bytes)
                 topic.note_dirty(active)
-            blocks = _adopt(topic, leases, first_offset)
+            blocks = _adopt(topic, leases, first_offset, tried)
         except BaseException:
-            _give_back(leases, topic, allocator)
+            _give_back(leases, tried, topic, allocator)
             raise
         try:
             parts = [part for _lease, part in leases]
@@ -129,22 +130,28 @@ def _lease_rest(sizes: list[int], start: int, allocator: Allocator) -> list[tupl
     return leases
 
 
-def _give_back(leases: list[tuple[Lease, Part]], topic: Topic, allocator: Allocator) -> None:
-    """Undo: blocks that were adopted are given up, the other leases are free at once."""
-    sequences = {lease.sequence for lease, _part in leases}
-    adopted = [block for block in topic.blocks if block.sequence in sequences]
+def _give_back(
+    leases: list[tuple[Lease, Part]], tried: list[Lease], topic: Topic, allocator: Allocator
+) -> None:
+    """Undo: blocks that were adopted are given up, leases that no one tried to adopt are free at once.
+
+    One whose adoption failed has been given up by the topic already.
+    """
+    sequences = {lease.sequence for lease in tried}
     for lease, _part in leases:
-        if all(block.sequence != lease.sequence for block in adopted):
+        if lease.sequence not in sequences:
             allocator.give_back(lease)
-    topic.withdraw(adopted)
+    topic.withdraw([block for block in topic.blocks if block.sequence in sequences])
 
 
-def _adopt(topic: Topic, leases: list[tuple[Lease, Part]], first_offset: int) -> list[Block]:
+def _adopt(
+    topic: Topic, leases: list[tuple[Lease, Part]], first_offset: int, tried: list[Lease]
+) -> list[Block]:
     blocks: list[Block] = []
     for lease, part in leases:
-        blocks.append(
-            topic.adopt(lease, first_offset + part.start, topic.blocks[-1].sequence if topic.blocks else 0)
-        )
+        previous = topic.blocks[-1].sequence if topic.blocks else 0
+        tried.append(lease)
+        blocks.append(topic.adopt(lease, first_offset + part.start, previous))
     return blocks
 
 

@@ -9,6 +9,7 @@ are written; a page is handed to one owner until it is freed.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from typing import Optional
@@ -17,7 +18,7 @@ from attrs import frozen
 
 from walrus_core import format as fmt
 from walrus_core import pages
-from walrus_core.errors import CorruptionError
+from walrus_core.errors import CorruptionError, StorageError
 from walrus_core.files import FileCache, LogFile, wrap_directory_call
 from walrus_core.gate import refuse_reentry
 from walrus_core.hot import fnv1a64
@@ -146,7 +147,61 @@ class CursorFile:
         count = self._page_count
         self._file.reserve(count * fmt.PAGE_SIZE, count * fmt.PAGE_SIZE)
         self._files.sync([self._file])
-        self.write_state(self.pages[LOG_PAGE], floor=2 * count)
+        self._write_next(self.pages[LOG_PAGE], {"floor": 2 * count})
+        self._page_count = 2 * count
+        self._free.update(range(count, 2 * count))
+
+    def check_log_page(self) -> CursorPage:
+        """Return the log's own page. Raises: CorruptionError: it is lost, or the file was cut."""
+        page = self.pages.get(LOG_PAGE)
+        if page is None or page.damaged or page.identity.kind != fmt.PAGE_LOG:
+            raise self._corrupt("the log's own page cannot be read", "cursors.db log page", LOG_PAGE)
+        if page.state.floor > self._page_count:
+            reason = f"the file has {self._page_count} pages, it had {page.state.floor}"
+            raise self._corrupt(reason, "cursors.db truncated", self._page_count)
+        return page
+
+    def _corrupt(self, reason: str, kind: str, number: int) -> CorruptionError:
+        return _corruption(self._file.path, reason, kind, number * fmt.PAGE_SIZE)
+
+    def find(self, kind: int, topic: bytes, cursor: bytes = b"") -> Optional[CursorPage]:
+        """Return the page of a topic or cursor, or None. Cost: a walk over all pages."""
+        for page in self.pages.values():
+            identity = page.identity
+            if identity.kind == kind and identity.topic == topic and identity.cursor == cursor:
+                return page
+        return None
+
+    def add(self, kind: int, incarnation: int, topic: bytes, cursor: bytes = b"") -> CursorPage:
+        """Give a page to a new owner: write its identity, with no state yet. Not durable.
+
+        Raises: DiskFullError, StorageError: no page was given.
+        """
+        refuse_reentry(self._lock, "a write of cursors.db")
+        with self._lock:
+            if kind == fmt.PAGE_LOG:
+                number = LOG_PAGE
+            else:
+                if not self._free:
+                    self._grow()
+                number = min(self._free)
+            identity = PageIdentity(kind, number, incarnation, topic, cursor)
+            key = self.page_key(number)
+            self._file.write(
+                number * fmt.PAGE_SIZE, bytes(fmt.IDENTITY_AT) + pages.encode_identity(identity, key)
+            )
+            page = CursorPage(identity, PageState(0, 0), settled_at=self._file.written)
+            self.pages[number] = page
+            self._free.discard(number)
+            return page
+
+    def _grow(self) -> None:
+        """Double the file. Its new size is durable before the log page names it, so that a file
+        shorter than the log page says is one that was cut by others."""
+        count = self._page_count
+        self._file.reserve(count * fmt.PAGE_SIZE, count * fmt.PAGE_SIZE)
+        self._files.sync([self._file])
+        self._write_next(self.pages[LOG_PAGE], {"floor": 2 * count})
         self._page_count = 2 * count
         self._free.update(range(count, 2 * count))
 
@@ -223,8 +278,7 @@ class CursorFile:
 def create_cursor_file(files: FileCache, directory: str, log_id: bytes) -> CursorFile:
     """Create cursors.db, durably. Raises: StorageError: none was made. SyncFailedError: poisoned.
 
-    The header is written last and synced, so a crash in between leaves a file without a header,
-    which the next open recognises as never finished as long as there are no segments.
+    What a crash leaves in between is recognised by the next open: there is no segment yet.
     """
     path = os.path.join(directory, fmt.CURSORS_NAME)
     gate, backend = files.gate, files.backend
@@ -243,27 +297,34 @@ def create_cursor_file(files: FileCache, directory: str, log_id: bytes) -> Curso
     return cursors
 
 
-def open_cursor_file(files: FileCache, directory: str) -> Optional[CursorFile]:
+def open_cursor_file(files: FileCache, directory: str) -> CursorFile:
     """Open an existing cursors.db without reading its pages.
 
-    Returns: None where its header was never written (the file is all zeros so far).
-    Raises: CorruptionError: both copies of the header are damaged. UnsupportedVersionError.
+    Raises: CorruptionError: it is missing, or both copies of its header are damaged.
+    UnsupportedVersionError, StorageError.
     """
     path = os.path.join(directory, fmt.CURSORS_NAME)
     file = files.add(path)
-    size = file.size_bytes()
+    try:
+        size = file.size_bytes()
+    except StorageError as error:
+        if error.errno == errno.ENOENT:
+            raise _corruption(path, "missing although there are segments", "cursors.db missing", 0) from error
+        raise
     head = file.read(0, min(size, 2 * fmt.PAGE_SIZE))
     log_id = pages.decode_cursors_header(head, path)
     if log_id is None:
-        if not any(bytes(head)):
-            return None
-        raise CorruptionError(
-            message=f"both copies of the header of {path} are damaged",
-            kind="cursors.db header",
-            path=path,
-            at_bytes=0,
-            topic=None,
-            offset=None,
-            end_offset=None,
-        )
+        raise _corruption(path, "both copies of the header are damaged", "cursors.db header", 0)
     return CursorFile(files, file, log_id, size // fmt.PAGE_SIZE)
+
+
+def _corruption(path: str, reason: str, kind: str, at_bytes: int) -> CorruptionError:
+    return CorruptionError(
+        message=f"{path}: {reason}",
+        kind=kind,
+        path=path,
+        at_bytes=at_bytes,
+        topic=None,
+        offset=None,
+        end_offset=None,
+    )

@@ -55,25 +55,30 @@ def open_cursors(
 
     Raises: CorruptionError: missing beside segments, or unreadable. UnsupportedVersionError.
     """
-    damages: list[Damage] = []
     path = os.path.join(directory, fmt.CURSORS_NAME)
-    cursors = None
+    if segment_names(names):
+        return _load_cursors(files, directory)
+    # It is durable before the first segment: without one, anything unsound was never finished.
     if fmt.CURSORS_NAME in names:
-        cursors = open_cursor_file(files, directory)
-    if cursors is None:
-        if segment_names(names):
-            raise CorruptionError(
-                message=f"{path} is missing or empty although there are segments",
-                kind="cursors.db missing",
-                path=path,
-                at_bytes=0,
-                topic=None,
-                offset=None,
-                end_offset=None,
-            )
-        if fmt.CURSORS_NAME in names:
-            wrap_directory_call(files.gate, path, "remove", lambda: files.backend.remove(path), poisons=False)
-        return create_cursor_file(files, directory, log_id), damages
+        try:
+            return _load_cursors(files, directory)
+        except CorruptionError as error:
+            files.gate.warn("%s was never finished and is made anew: %s", path, error)
+        files.close()
+        wrap_directory_call(files.gate, path, "remove", lambda: files.backend.remove(path), poisons=False)
+    cursors = create_cursor_file(files, directory, log_id)
+    parent = os.path.dirname(os.path.abspath(directory))
+    if files.backend.capabilities.files:
+        # A process that was killed between making the directory and making that durable left this to us.
+        wrap_directory_call(files.gate, parent, "sync", lambda: files.backend.sync_dir(parent), poisons=True)
+    return cursors, []
+
+
+def _load_cursors(files: FileCache, directory: str) -> tuple[CursorFile, list[Damage]]:
+    """Read cursors.db. Raises: CorruptionError, UnsupportedVersionError, StorageError."""
+    path = os.path.join(directory, fmt.CURSORS_NAME)
+    damages: list[Damage] = []
+    cursors = open_cursor_file(files, directory)
     # What a killed process wrote may be in the cache only: durable first, then believed.
     files.sync([cursors.file])
     cursors.file.drop_cache()
@@ -179,10 +184,10 @@ def finish(files: FileCache, directory: str, recovered: Recovered, allocator: Al
         allocator.give_up(segment, slot, 1)
     for topic in recovered.topics:
         cuts.extend(_finish_topic(files, directory, topic, allocator, touched))
-    if recovered.inventory.leftovers or any(cut.evidence_path for cut in cuts):
-        wrap_directory_call(
-            files.gate, directory, "sync", lambda: files.backend.sync_dir(directory), poisons=True
-        )
+    # Always: a process may have been killed after it made a segment and before it synced the directory.
+    wrap_directory_call(
+        files.gate, directory, "sync", lambda: files.backend.sync_dir(directory), poisons=True
+    )
     clamped = _clamp(recovered)
     if recovered.cursors.file.is_dirty:
         touched[recovered.cursors.file] = None

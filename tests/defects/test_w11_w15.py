@@ -194,7 +194,7 @@ def test_w14_an_oversized_append_changes_nothing(store, batch):
 def test_w15_a_failed_batch_over_blocks_is_undone(memory_store, operation, skip):
     wal, backend = with_faults(memory_store, fsync_schedule=FsyncSchedule.sync_each())
     wal.append_for_topic("t", b"before")
-    rule = backend.fail(operation, number=errno.ENOSPC, suffix=".wal", skip=skip)
+    rule = backend.fail(operation, number=errno.ENOSPC, suffix=(".wal", ".free"), skip=skip)
     batch = [b"%d" % number * WHOLE_BLOCK for number in range(1, 6)]
     try:
         wal.batch_append_for_topic("t", batch)

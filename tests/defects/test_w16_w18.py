@@ -159,10 +159,9 @@ def test_w18_what_a_crash_of_our_own_leaves_behind_is_cleared_away(store):
     wal = store.open()
     wal.append_for_topic("t", b"a")
     wal.close()
-    size = len(store.read_file(store.names(".wal")[0]))
-    store.write_file("00000000000000000002.wal", b"")
-    store.write_file("00000000000000000003.wal", bytes(size))
-    store.write_file("00000000000000000009.free", store.read_file(store.names(".wal")[0]))
+    segment = store.read_file(store.names(".wal")[0])
+    for number, data in ((2, b""), (3, bytes(len(segment))), (4, segment[:70_000]), (9, segment)):
+        store.write_file(f"{number:020d}.free", data)
     wal = store.open()
     assert contents(wal, "t") == [b"a"]
     assert store.names() == ["00000000000000000001.wal", "cursors.db"]
