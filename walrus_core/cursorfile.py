@@ -154,7 +154,7 @@ class CursorFile:
     def check_log_page(self) -> CursorPage:
         """Return the log's own page. Raises: CorruptionError: it is lost, or the file was cut."""
         page = self.pages.get(LOG_PAGE)
-        if page is None or page.damaged or page.identity.kind != fmt.PAGE_LOG:
+        if page is None or page.damaged or page.identity.kind != fmt.PAGE_LOG or not page.state.offset:
             raise self._corrupt("the log's own page cannot be read", "cursors.db log page", LOG_PAGE)
         if page.state.floor > self._page_count:
             reason = f"the file has {self._page_count} pages, it had {page.state.floor}"
@@ -163,68 +163,6 @@ class CursorFile:
 
     def _corrupt(self, reason: str, kind: str, number: int) -> CorruptionError:
         return _corruption(self._file.path, reason, kind, number * fmt.PAGE_SIZE)
-
-    def find(self, kind: int, topic: bytes, cursor: bytes = b"") -> Optional[CursorPage]:
-        """Return the page of a topic or cursor, or None. Cost: a walk over all pages."""
-        for page in self.pages.values():
-            identity = page.identity
-            if identity.kind == kind and identity.topic == topic and identity.cursor == cursor:
-                return page
-        return None
-
-    def add(self, kind: int, incarnation: int, topic: bytes, cursor: bytes = b"") -> CursorPage:
-        """Give a page to a new owner: write its identity, with no state yet. Not durable.
-
-        Raises: DiskFullError, StorageError: no page was given.
-        """
-        refuse_reentry(self._lock, "a write of cursors.db")
-        with self._lock:
-            if kind == fmt.PAGE_LOG:
-                number = LOG_PAGE
-            else:
-                if not self._free:
-                    self._grow()
-                number = min(self._free)
-            identity = PageIdentity(kind, number, incarnation, topic, cursor)
-            key = self.page_key(number)
-            self._file.write(
-                number * fmt.PAGE_SIZE, bytes(fmt.IDENTITY_AT) + pages.encode_identity(identity, key)
-            )
-            page = CursorPage(identity, PageState(0, 0), settled_at=self._file.written)
-            self.pages[number] = page
-            self._free.discard(number)
-            return page
-
-    def _grow(self) -> None:
-        """Double the file. Its new size is durable before the log page names it, so that a file
-        shorter than the log page says is one that was cut by others."""
-        count = self._page_count
-        self._file.reserve(count * fmt.PAGE_SIZE, count * fmt.PAGE_SIZE)
-        self._files.sync([self._file])
-        self._write_next(self.pages[LOG_PAGE], {"floor": 2 * count})
-        self._page_count = 2 * count
-        self._free.update(range(count, 2 * count))
-
-    def check_log_page(self) -> CursorPage:
-        """Return the log's own page. Raises: CorruptionError: it is lost, or the file was cut."""
-        page = self.pages.get(LOG_PAGE)
-        if page is None or page.damaged or page.identity.kind != fmt.PAGE_LOG:
-            raise self._corrupt("the log's own page cannot be read", "cursors.db log page", LOG_PAGE)
-        if page.state.floor > self._page_count:
-            reason = f"the file has {self._page_count} pages, it had {page.state.floor}"
-            raise self._corrupt(reason, "cursors.db truncated", self._page_count)
-        return page
-
-    def _corrupt(self, reason: str, kind: str, number: int) -> CorruptionError:
-        return CorruptionError(
-            message=f"{self._file.path}: {reason}",
-            kind=kind,
-            path=self._file.path,
-            at_bytes=number * fmt.PAGE_SIZE,
-            topic=None,
-            offset=None,
-            end_offset=None,
-        )
 
     def write_state(self, page: CursorPage, **changes: int) -> None:
         """Write a page's next state: the one that holds, with ``changes``. Not durable before ``sync``.

@@ -533,9 +533,9 @@ def test_interrupts_in_a_storm_leave_nothing_in_flight(ring_file: tuple[FdBacken
 
     def interrupt(number: int, frame: Optional[types.FrameType]) -> None:
         # In finalisers and callbacks of weak references the interpreter would swallow it.
-        if frame is not None and frame.f_code.co_name != "__del__":
-            if Path(frame.f_code.co_filename).parent.name == "walrus_fd":
-                raise KeyboardInterrupt
+        code = frame.f_code if frame is not None else None
+        if code and code.co_name != "__del__" and Path(code.co_filename).parent.name == "walrus_fd":
+            raise KeyboardInterrupt
         signal.setitimer(signal.ITIMER_REAL, 0.00002)
 
     before = signal.signal(signal.SIGALRM, interrupt)
