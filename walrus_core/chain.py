@@ -27,7 +27,8 @@ class Found:
 
     block: Block
     mark: Optional[Mark]
-    mark_is_newest: bool = False
+    clean_flag_counts: bool = False
+    """No newer mark can have been lost, and the log was closed cleanly."""
 
     @property
     def marked_state(self) -> State:
@@ -46,7 +47,7 @@ class Found:
     def is_settled(self) -> bool:
         """True where nothing behind the mark needs a look: sealed, or closed cleanly."""
         mark = self.mark
-        return mark is not None and (mark.is_sealed or (mark.is_clean and self.mark_is_newest))
+        return mark is not None and (mark.is_sealed or (mark.is_clean and self.clean_flag_counts))
 
 
 @define

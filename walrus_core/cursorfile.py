@@ -27,7 +27,7 @@ from walrus_core.pages import PageIdentity, PageState
 PAGES_AT_CREATION = 16
 LOG_PAGE = fmt.CURSORS_FIRST_PAGE
 """The page that belongs to the log itself: ``offset`` of its state is the first block sequence that
-was never handed out, ``floor`` the page count of the file."""
+was never handed out, ``floor`` the page count of the file, ``clean`` whether the log was closed cleanly."""
 
 
 @frozen
@@ -68,6 +68,8 @@ class CursorFile:
         self._free: set[int] = set()
         self._lock = threading.RLock()
         self._sync_lock = threading.RLock()
+        self.is_clean = False
+        """The log was closed cleanly and nothing was written since; see ``set_clean``."""
 
     @property
     def file(self) -> LogFile:
@@ -161,6 +163,15 @@ class CursorFile:
             raise self._corrupt(reason, "cursors.db truncated", self._page_count)
         return page
 
+    def set_clean(self, is_clean: bool) -> None:
+        """Write to the log page whether the marks' clean flags can be believed, durably.
+
+        Raises: StorageError, SyncFailedError: as before.
+        """
+        self.write_state(self.pages[LOG_PAGE], clean_plus_one=int(is_clean))
+        self.sync()
+        self.is_clean = is_clean
+
     def _corrupt(self, reason: str, kind: str, number: int) -> CorruptionError:
         return _corruption(self._file.path, reason, kind, number * fmt.PAGE_SIZE)
 
@@ -244,6 +255,10 @@ def open_cursor_file(files: FileCache, directory: str) -> CursorFile:
     path = os.path.join(directory, fmt.CURSORS_NAME)
     file = files.add(path)
     try:
+        # What a killed process wrote may be in the cache only: durable first. After a failed sync
+        # the cache may lie: dropped, then believed.
+        files.sync([file])
+        file.drop_cache()
         size = file.size_bytes()
     except StorageError as error:
         if error.errno == errno.ENOENT:

@@ -297,13 +297,16 @@ class Engine:
         self.reclaimer.run()
         for topic in self.live_topics():
             self._mark_clean(topic)
-        self.files.sync(file for file in self.files.dirty_files())
+        self.files.sync(self.files.dirty_files())
+        if not self.cursors.is_clean:
+            # Last of all: the marks it vouches for are durable.
+            self.cursors.set_clean(True)
 
     def _mark_clean(self, topic: Topic) -> None:
         """Write that nothing stands behind the last frame, where that is so."""
         block = topic.active
         tail = None if block is None else block.tail
-        if block is None or tail is None or block.is_clean:
+        if block is None or tail is None or (block.is_clean and block.marked_at == tail.state[0]):
             return
         block.write_mark(block.state, 0 if tail.torn else fmt.MARK_CLEAN)
 

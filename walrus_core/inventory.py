@@ -14,6 +14,7 @@ from walrus_core import format as fmt
 from walrus_core import pages
 from walrus_core.block import Block
 from walrus_core.chain import Found
+from walrus_core.cursorfile import CursorFile
 from walrus_core.files import FileCache, LogFile
 from walrus_core.paths import is_free_name, is_own_name, parse_segment_name
 from walrus_core.segment import Segment
@@ -26,6 +27,8 @@ HEADER_DAMAGE = "block header"
 class Inventory:
     """The directory as found."""
 
+    log_is_clean: bool
+    """Clean flags of marks can be believed."""
     segments: list[Segment] = field(factory=list)
     found: list[Found] = field(factory=list)
     damages: list[Damage] = field(factory=list)
@@ -43,9 +46,9 @@ def segment_names(names: list[str]) -> dict[int, str]:
     return {sequence: name for sequence, name in parsed if sequence is not None}
 
 
-def take_inventory(files: FileCache, directory: str, names: list[str], log_id: bytes) -> Inventory:
+def take_inventory(files: FileCache, directory: str, names: list[str], cursors: CursorFile) -> Inventory:
     """Read the headers of all segments. Raises: UnsupportedVersionError, StorageError."""
-    inventory = Inventory()
+    inventory = Inventory(log_is_clean=cursors.is_clean)
     by_sequence = segment_names(names)
     inventory.highest_sequence = max(by_sequence, default=0)
     for name in sorted(names):
@@ -54,7 +57,7 @@ def take_inventory(files: FileCache, directory: str, names: list[str], log_id: b
         elif parse_segment_name(name) is None and not is_own_name(name):
             inventory.foreign.append(name)
     for sequence, name in sorted(by_sequence.items()):
-        _read_segment(files, os.path.join(directory, name), sequence, log_id, inventory)
+        _read_segment(files, os.path.join(directory, name), sequence, cursors.log_id, inventory)
     for segment in inventory.segments:
         read_blocks(segment, inventory)
     return inventory
@@ -118,7 +121,7 @@ def read_blocks(segment: Segment, inventory: Inventory) -> None:
             block.marked_at = mark.durable_bytes
             block.is_sealed = mark.is_sealed
             block.is_clean = mark.is_clean
-        inventory.found.append(Found(block, mark, is_newest))
+        inventory.found.append(Found(block, mark, is_newest and inventory.log_is_clean))
         slot += header.slots
     segment.live = segment.header.slot_count - len(segment.free)
 

@@ -18,7 +18,7 @@ from walrus_core import hot
 from walrus_core.allocator import Allocator
 from walrus_core.block import Block, State
 from walrus_core.chain import TORN_TAIL, Chain, Found, resolve
-from walrus_core.cursorfile import CursorFile, CursorPage, create_cursor_file, open_cursor_file
+from walrus_core.cursorfile import LOG_PAGE, CursorFile, CursorPage, create_cursor_file, open_cursor_file
 from walrus_core.errors import CorruptionError
 from walrus_core.files import FileCache, LogFile, wrap_directory_call
 from walrus_core.inventory import Inventory, read_blocks, segment_names, take_inventory
@@ -79,11 +79,10 @@ def _load_cursors(files: FileCache, directory: str) -> tuple[CursorFile, list[Da
     path = os.path.join(directory, fmt.CURSORS_NAME)
     damages: list[Damage] = []
     cursors = open_cursor_file(files, directory)
-    # What a killed process wrote may be in the cache only: durable first, then believed.
-    files.sync([cursors.file])
-    cursors.file.drop_cache()
     lost, single = cursors.load()
-    cursors.check_log_page()
+    log_page = cursors.check_log_page()
+    # With one state lost, the other may be the one from before the first write.
+    cursors.is_clean = log_page.state.clean_plus_one == 1 and LOG_PAGE not in single
     for item in lost:
         at = item.identity.page * fmt.PAGE_SIZE
         topic = item.identity.topic.decode("utf-8", "replace")
@@ -103,7 +102,7 @@ def recover(files: FileCache, directory: str, names: list[str], log_id: bytes) -
     """
     started_s = time.monotonic()
     cursors, damages = open_cursors(files, directory, names, log_id)
-    inventory = take_inventory(files, directory, names, cursors.log_id)
+    inventory = take_inventory(files, directory, names, cursors)
     settle_cache(files, inventory)
     topics = _group(cursors, inventory)
     report = RecoveryReport(

@@ -65,6 +65,7 @@ class Syncer:
         self._dirty: dict[Syncable, None] = {}
         self._lock = threading.RLock()
         self._marked_s = 0.0
+        self._clean_lock = threading.RLock()
 
     @property
     def is_idle(self) -> bool:
@@ -77,6 +78,18 @@ class Syncer:
         self._dirty[topic] = None
         if was_idle:
             self._wake()
+
+    def leave_clean(self) -> None:
+        """Take back, durably, that the log was closed cleanly. Called before the first write.
+
+        From then on the next open looks behind every mark. Raises: StorageError: nothing changed.
+        Cost: one sync of cursors.db for the first call after an open, then one comparison.
+        """
+        if self._cursors.is_clean:
+            refuse_reentry(self._clean_lock, "the first append")
+            with self._clean_lock:
+                if self._cursors.is_clean:
+                    self._cursors.set_clean(False)
 
     def forget(self, topic: Syncable) -> None:
         """Take back ``note``. The caller holds the topic's lock, so that no write comes in between."""

@@ -161,10 +161,7 @@ class Topic:
 
     def note_dirty(self, block: Block) -> None:
         """Tell the syncer, before the first write after a sync, that ``block`` will need one."""
-        if block.is_clean:
-            # The mark must not promise any longer that nothing stands behind it. No sync is
-            # needed: the one that makes the first entry durable covers this sector too.
-            block.write_mark(block.state, 0)
+        self._syncer.leave_clean()
         if block not in self.unsynced:
             self.unsynced.append(block)
         self._syncer.note(self)
@@ -223,6 +220,7 @@ class Topic:
         From here on the block before it takes no more entries. Raises: StorageError, DiskFullError:
         the slots are given up.
         """
+        self._syncer.leave_clean()
         active = self.active
         if active is not None and active.tail is not None:
             active.tail.claim(active.tail.end + 1)

@@ -17,7 +17,7 @@ from walrus_core.cli.app import commands
 
 SMALL_BLOCKS = "block_size = 16384\nblocks_per_segment = 4\n"
 ENTRY_BYTES_MAX = 4 * 16384 - 4096 - 32
-KEPT_VARIABLES = {"WALRUS_PURE"}
+KEPT_VARIABLES = {"WALRUS_PURE", "WALRUS_TEST_SEED"}
 
 
 @pytest.fixture(autouse=True)

@@ -271,4 +271,4 @@ def test_an_output_that_is_full_is_one_line(start, ten, arguments):
         errors = process.communicate(timeout=60)[1].decode()
     assert process.returncode == 4
     (line,) = errors.splitlines()
-    assert line.startswith("walrus: ") and "No space left on device" in line or "no space left" in line
+    assert (line.startswith("walrus: ") and "No space left on device" in line) or "no space left" in line
