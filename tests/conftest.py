@@ -71,9 +71,9 @@ class Store:
 
     def open(self, **options: Any) -> Walrus:
         """Open the log here, with small blocks unless told otherwise."""
-        options.setdefault("backend", None)
-        if options["backend"] is None:
-            options["backend"] = self.backend(durable_writes=True) if options.get("durable_writes") else self.backend()
+        if options.get("backend") is None:
+            durable = {"durable_writes": True} if options.get("durable_writes") else {}
+            options["backend"] = self.backend(**durable)
         wal = Walrus(self.path, **{**SMALL, **options})
         self._logs.append(wal)
         return wal

@@ -248,7 +248,8 @@ class FaultyBackend:
         self.inner.sync_dir(directory)
         if self._store is not None:
             with self._lock:
-                names = {path for path in self._store.files if os.path.dirname(path) == os.path.normpath(directory)}
+                parent = os.path.normpath(directory)
+                names = {path for path in self._store.files if os.path.dirname(path) == parent}
                 kept = {**self._synced, **self._unnamed}
                 # A file that was named durably before it was synced has its size at most.
                 self._synced = {path: kept.get(path, b"") for path in names}

@@ -28,7 +28,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.errno cimport EINTR, EIO
 from libc.stddef cimport size_t
 from libc.stdint cimport INT64_MAX, INT64_MIN, UINT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memset
 
 from walrus_core import format as _format
 from walrus_core.errors import InvalidPayloadError
@@ -775,23 +775,22 @@ cdef class Tail:
 
     cdef object _append(self, const uint8_t* payload, uint64_t length):
         """Append a payload that the caller keeps alive; one of more than _direct_max() cannot change."""
-        cdef uint64_t at, size, timestamp
+        cdef uint64_t at, index, size, timestamp
         if not self._has_room(length):
             return -1
         timestamp = self._now()
         if self._clock is not None and not self._has_room(length):
             # The clock was Python code, and that has used this tail.
             return -1
-        at, size = self._at, walrus_frame_size(length)
-        if length > WALRUS_LENGTH_MAX or self._index > WALRUS_LENGTH_MAX:
-            raise OverflowError("length or index has no place in a frame header")
+        at, index, size = self._at, self._index, walrus_frame_size(length)
+        if length > WALRUS_LENGTH_MAX or index > WALRUS_LENGTH_MAX or self.first_offset > UINT64_MAX - index:
+            raise OverflowError("length, index or offset has no place in its field")
         if self._window.held:
             self._put_in_window(payload, length, timestamp)
         elif WALRUS_HAS_PWRITE and self._descriptor >= 0:
             self._put_in_file(payload, length, timestamp)
         else:
             self._put_by_call(payload, length, timestamp)
-        cdef uint64_t index = self._index
         self._at = at + size
         self._index = index + 1
         self._payload_bytes += length
@@ -803,9 +802,11 @@ cdef class Tail:
         cdef uint64_t at = self._at, size = walrus_frame_size(length), key = self.key
         cdef uint32_t index = <uint32_t> self._index
         cdef int algorithm = self.algorithm
-        cdef uint8_t* target = <uint8_t*> self._window.buffer.buf + at
-        if size > <uint64_t> self._window.buffer.len - at:
+        cdef uint64_t window_size = <uint64_t> self._window.buffer.len
+        cdef uint8_t* target
+        if at > window_size or size > window_size - at:
             raise ValueError("the window ends before the reserved space does")
+        target = <uint8_t*> self._window.buffer.buf + at
         self.claimed = at + size
         if size >= RELEASE_MIN:
             self._writing = True

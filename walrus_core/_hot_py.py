@@ -1,486 +1,67 @@
-"""Frames, in pure Python: checksums, encode, decode, walk, and the append path of one block.
+"""The hot path in pure Python: frames, checksums, entries, and the append into one block.
 
 The compiled twin ``_hot_c.pyx`` has the same names, arguments and results; ``hot.py`` picks one.
-The tests run both and compare them. This twin is the one to read: docs/format.md, "Frame",
-is its source. It knows positions inside a frame and nothing of files, topics or syncs.
-
-Invariant: a function here never trusts a length whose header check has not passed, and never
-reads outside the buffer it was given.
+The tests run both and compare them. This twin, in the folder ``_pure``, is the one to read. It
+knows positions inside a frame and nothing of files, topics or syncs.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable
-from typing import Any, Optional, Union
-
-from walrus_core.errors import InvalidPayloadError
-from walrus_core.format import (
-    CHECKSUM_FNV1A64,
-    FLAG_FIRST,
-    FRAME_ALIGN,
-    FRAME_HEADER_SIZE,
-    FRAME_STRUCT,
-    KIND_ENTRY,
+from walrus_core._pure.entry import (
+    FNV_BASIS,
+    FNV_PRIME,
+    Entry,
+    block_key,
+    crc32c,
+    fnv1a64,
+    header_check,
+    mix64,
 )
+from walrus_core._pure.frames import (
+    BAD_HEADER,
+    BAD_PAYLOAD,
+    DONE,
+    GATHER_BYTES_MIN,
+    SHORT,
+    as_payload,
+    decode,
+    encode_batch,
+    encode_header,
+    find_frame,
+    frame_size,
+    is_zero,
+    peek_header,
+    seek,
+    walk,
+)
+from walrus_core._pure.tail import Tail
 
 COMPILED = False
 
-Buffer = Union[bytes, bytearray, memoryview]
-
-FNV_BASIS = 0xCBF29CE484222325
-FNV_PRIME = 0x00000100000001B3
-_MASK64 = (1 << 64) - 1
-
-# Ways a decode or a walk ends.
-DONE = 0
-"""The limit, the budget or (walk) the end of the region was reached."""
-SHORT = 1
-"""The next frame goes on beyond the buffer; ``need`` tells how many bytes from its start."""
-BAD_HEADER = 2
-"""No sound header with the expected index stands here."""
-BAD_PAYLOAD = 3
-"""The header is sound, the checksum over header and payload is not."""
-
-GATHER_BYTES_MIN = 64 * 1024
-"""Immutable payloads of this size and more are handed to the backend without a copy."""
-
-_FRAME = struct.Struct(FRAME_STRUCT)
-_HEADER_TAIL = struct.Struct("<IIBBHIQ")
-_ZEROS = bytes(FRAME_ALIGN)
-
-
-class Entry:
-    """One entry as a reader gets it: immutable, owns its bytes.
-
-    ``offset`` is its place in the topic, ``timestamp`` the nanoseconds since the epoch at which
-    it was appended (informative, orders nothing), ``data`` the payload.
-    """
-
-    __slots__ = ("data", "offset", "timestamp")
-
-    offset: int
-    timestamp: int
-    data: bytes
-
-    def __init__(self, offset: int, timestamp: int, data: bytes) -> None:
-        set_field = object.__setattr__
-        set_field(self, "offset", offset)
-        set_field(self, "timestamp", timestamp)
-        set_field(self, "data", data)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"Entry is immutable: cannot set {name!r}")
-
-    def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"Entry is immutable: cannot delete {name!r}")
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Entry):
-            return NotImplemented
-        return (self.offset, self.timestamp, self.data) == (other.offset, other.timestamp, other.data)
-
-    def __hash__(self) -> int:
-        return hash((self.offset, self.timestamp, self.data))
-
-    def __repr__(self) -> str:
-        return f"Entry(offset={self.offset}, timestamp={self.timestamp}, data={self.data!r})"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # By way of hot.py, so that what one twin pickled the other can load.
-        from walrus_core.hot import make_entry
-
-        return make_entry, (self.offset, self.timestamp, self.data)
-
-
-# --- checksums ----------------------------------------------------------------------------
-
-
-def fnv1a64(data: Buffer, state: int = FNV_BASIS) -> int:
-    """Return FNV-1a 64 of ``data``, continued from ``state`` (draft-eastlake-fnv)."""
-    for byte in bytes(data):
-        state = ((state ^ byte) * FNV_PRIME) & _MASK64
-    return state
-
-
-def _crc32c_table() -> tuple[int, ...]:
-    table = []
-    for byte in range(256):
-        value = byte
-        for _ in range(8):
-            value = (value >> 1) ^ (0x82F63B78 if value & 1 else 0)
-        table.append(value)
-    return tuple(table)
-
-
-_CRC_TABLE = _crc32c_table()
-
-
-def crc32c(data: Buffer, state: int = 0) -> int:
-    """Return CRC-32C (Castagnoli, RFC 3720 B.4) of ``data``, continued from the CRC ``state``."""
-    table = _CRC_TABLE
-    value = state ^ 0xFFFFFFFF
-    for byte in bytes(data):
-        value = table[(value ^ byte) & 0xFF] ^ (value >> 8)
-    return value ^ 0xFFFFFFFF
-
-
-def mix64(value: int) -> int:
-    """Return a bijective mix of 64 bits (the finaliser of SplitMix64; Steele, Lea, Flood 2014)."""
-    value ^= value >> 30
-    value = (value * 0xBF58476D1CE4E5B9) & _MASK64
-    value ^= value >> 27
-    value = (value * 0x94D049BB133111EB) & _MASK64
-    return value ^ (value >> 31)
-
-
-def block_key(salt: int, block_sequence: int) -> int:
-    """Return the 64-bit key of all frames of a block: FNV-1a 64 of salt and sequence."""
-    return fnv1a64(struct.pack("<QQ", salt, block_sequence))
-
-
-def header_check(key: int, length: int, word: int, index: int, timestamp: int) -> int:
-    """Return the 32-bit check of a frame header.
-
-    ``word`` is the little-endian u32 of kind, flags and batch_remaining (bytes 16 to 19).
-    """
-    value = mix64(key ^ (length | (word << 32)))
-    value = mix64(value ^ timestamp)
-    value = mix64((value + index) & _MASK64)
-    return value >> 32
-
-
-def frame_size(length_bytes: int) -> int:
-    """Return the bytes that a payload of ``length_bytes`` takes on disk: header, payload, padding."""
-    return (FRAME_HEADER_SIZE + length_bytes + FRAME_ALIGN - 1) & -FRAME_ALIGN
-
-
-def _checksum(key: int, algorithm: int, header_rest: bytes, payload: Buffer, index: int) -> int:
-    """Return the frame checksum over header bytes 8.. and the payload."""
-    if algorithm == CHECKSUM_FNV1A64:
-        return fnv1a64(payload, fnv1a64(header_rest, key))
-    tag = mix64((key + index) & _MASK64) >> 32
-    return (tag << 32) | crc32c(payload, crc32c(header_rest))
-
-
-# --- encode -------------------------------------------------------------------------------
-
-
-def as_payload(data: object) -> bytes:
-    """Return the payload as immutable bytes; anything but ``bytes`` is copied.
-
-    Raises: InvalidPayloadError: not a buffer; a str is told to encode itself.
-    """
-    if type(data) is bytes:
-        return data
-    if isinstance(data, str):
-        raise InvalidPayloadError(reason="a payload is bytes, not str: encode it first, as in text.encode()")
-    try:
-        return memoryview(data).tobytes()  # type: ignore[arg-type]
-    except TypeError:
-        kind = type(data).__name__
-        raise InvalidPayloadError(reason=f"a payload is a bytes-like object, not {kind}") from None
-
-
-def encode_header(
-    key: int, algorithm: int, payload: Buffer, flags: int, remaining: int, index: int, timestamp: int
-) -> bytes:
-    """Return the 32 bytes that stand in front of ``payload``."""
-    length = len(payload)
-    word = KIND_ENTRY | (flags << 8) | (remaining << 16)
-    check = header_check(key, length, word, index, timestamp)
-    rest = _HEADER_TAIL.pack(length, check, KIND_ENTRY, flags, remaining, index, timestamp)
-    return _checksum(key, algorithm, rest, payload, index).to_bytes(8, "little") + rest
-
-
-def encode_batch(
-    key: int,
-    algorithm: int,
-    payloads: list[bytes],
-    start: int,
-    stop: int,
-    index: int,
-    timestamp: int,
-) -> list[Buffer]:
-    """Encode entries ``[start, stop)`` of a batch as one run of frames.
-
-    ``index`` is that of the first of them in its block. Entry 0 carries the first-of-batch flag,
-    and batch_remaining counts down to the last of ``payloads``, wherever the run stops.
-
-    Returns: buffers whose concatenation is the run. Payloads of GATHER_BYTES_MIN and more are
-    among them as they are, not copied.
-    """
-    out: list[Buffer] = []
-    run = bytearray()
-    last = len(payloads) - 1
-    for place in range(start, stop):
-        payload = payloads[place]
-        flags = FLAG_FIRST if place == 0 else 0
-        run += encode_header(key, algorithm, payload, flags, last - place, index + place - start, timestamp)
-        if len(payload) >= GATHER_BYTES_MIN:
-            out += (run, payload)
-            run = bytearray()
-        else:
-            run += payload
-        run += _ZEROS[: -len(payload) % FRAME_ALIGN]
-    if run:
-        out.append(run)
-    return out
-
-
-# --- decode -------------------------------------------------------------------------------
-
-
-def _read_header(view: Buffer, at: int, end: int, key: int) -> Optional[tuple[int, int, int, int, int, int]]:
-    """Return (checksum, length, flags, remaining, index, timestamp) of a sound header, or None."""
-    if at + FRAME_HEADER_SIZE > end:
-        return None
-    checksum, length, check, kind, flags, remaining, index, timestamp = _FRAME.unpack_from(view, at)
-    if kind == 0:
-        return None
-    word = kind | (flags << 8) | (remaining << 16)
-    if check != header_check(key, length, word, index, timestamp):
-        return None
-    return checksum, length, flags, remaining, index, timestamp
-
-
-def peek_header(view: Buffer, at: int, key: int) -> Optional[tuple[int, int, int]]:
-    """Return (length_bytes, index, batch_remaining) of the sound header at ``at``, or None."""
-    found = _read_header(view, at, len(view), key)
-    return None if found is None else (found[1], found[4], found[3])
-
-
-def decode(
-    view: Buffer,
-    at: int,
-    key: int,
-    algorithm: int,
-    first_offset: int,
-    index: int,
-    limit_index: int,
-    max_bytes: int,
-    max_entries: int,
-) -> tuple[list[Entry], int, int, int, int]:
-    """Decode frames ``[index, limit_index)`` of one block, whose first stands at ``at``.
-
-    Stops before the entry with which the payload sum would exceed ``max_bytes`` (the first entry
-    is always taken) and after ``max_entries``.
-
-    Returns: (entries, at, index, status, need): place and index of the next frame, one of DONE,
-    SHORT, BAD_HEADER, BAD_PAYLOAD for what stands there, and for SHORT the bytes needed from ``at``.
-    """
-    entries: list[Entry] = []
-    end = len(view)
-    total = 0
-    while index < limit_index and len(entries) < max_entries:
-        if at + FRAME_HEADER_SIZE > end:
-            return entries, at, index, SHORT, FRAME_HEADER_SIZE
-        found = _read_header(view, at, end, key)
-        if found is None or found[4] != index:
-            return entries, at, index, BAD_HEADER, 0
-        checksum, length, _flags, _remaining, _index, timestamp = found
-        if entries and total + length > max_bytes:
-            break
-        size = frame_size(length)
-        if at + size > end:
-            return entries, at, index, SHORT, size
-        data = bytes(view[at + FRAME_HEADER_SIZE : at + FRAME_HEADER_SIZE + length])
-        if checksum != _checksum(key, algorithm, bytes(view[at + 8 : at + FRAME_HEADER_SIZE]), data, index):
-            return entries, at, index, BAD_PAYLOAD, size
-        entries.append(Entry(first_offset + index, timestamp, data))
-        total += length
-        at += size
-        index += 1
-    return entries, at, index, DONE, 0
-
-
-def seek(view: Buffer, at: int, key: int, index: int, target_index: int) -> tuple[int, int, int, int]:
-    """Step from frame ``index`` at ``at`` towards ``target_index`` by headers alone.
-
-    Returns: (at, index, status, need) as in ``decode``; DONE means that ``target_index`` was reached.
-    """
-    end = len(view)
-    while index < target_index:
-        if at + FRAME_HEADER_SIZE > end:
-            return at, index, SHORT, FRAME_HEADER_SIZE
-        found = _read_header(view, at, end, key)
-        if found is None or found[4] != index:
-            return at, index, BAD_HEADER, 0
-        size = frame_size(found[1])
-        if at + size > end:
-            return at, index, SHORT, size
-        at += size
-        index += 1
-    return at, index, DONE, 0
-
-
-def find_frame(view: Buffer, at: int, key: int, index_min: int, index_end: int) -> tuple[int, int]:
-    """Search forward in steps of 8 bytes for a sound header with index in ``[index_min, index_end)``.
-
-    Returns: (at, index) of the first, or (-1, -1). Cost: one check per non-zero step.
-    """
-    end = len(view)
-    while at + FRAME_HEADER_SIZE <= end:
-        found = _read_header(view, at, end, key)
-        if found is not None and index_min <= found[4] < index_end and at + frame_size(found[1]) <= end:
-            return at, found[4]
-        at += FRAME_ALIGN
-    return -1, -1
-
-
-def walk(
-    view: Buffer, at: int, key: int, algorithm: int, index: int, remaining: int, limit_index: int
-) -> tuple[int, int, int, int, int, int, int, int]:
-    """Verify frames from ``at`` until the first that is not the continuation.
-
-    ``remaining`` is how many entries of a begun batch must still come (0: a new batch starts).
-    Stops at ``limit_index``, at the end of the buffer, at anything unsound, and where a frame
-    does not fit the batch it stands in.
-
-    Returns: (at, index, remaining, payload_bytes, low, high, status, need): the place behind the
-    last sound frame, and totals of the frames walked (timestamps low 2**64 - 1 and high 0 for none).
-    """
-    end = len(view)
-    payload_bytes, low, high = 0, _MASK64, 0
-    while index < limit_index:
-        if at + FRAME_HEADER_SIZE > end:
-            return at, index, remaining, payload_bytes, low, high, SHORT, FRAME_HEADER_SIZE
-        found = _read_header(view, at, end, key)
-        if found is None or found[4] != index:
-            return at, index, remaining, payload_bytes, low, high, BAD_HEADER, 0
-        checksum, length, flags, left, _index, timestamp = found
-        begins = bool(flags & FLAG_FIRST)
-        if begins != (remaining == 0) or (remaining and left != remaining - 1):
-            return at, index, remaining, payload_bytes, low, high, BAD_HEADER, 0
-        size = frame_size(length)
-        if at + size > end:
-            return at, index, remaining, payload_bytes, low, high, SHORT, size
-        payload = view[at + FRAME_HEADER_SIZE : at + FRAME_HEADER_SIZE + length]
-        if checksum != _checksum(
-            key, algorithm, bytes(view[at + 8 : at + FRAME_HEADER_SIZE]), payload, index
-        ):
-            return at, index, remaining, payload_bytes, low, high, BAD_PAYLOAD, size
-        remaining = left
-        payload_bytes += length
-        low, high = min(low, timestamp), max(high, timestamp)
-        at += size
-        index += 1
-    return at, index, remaining, payload_bytes, low, high, DONE, 0
-
-
-def is_zero(view: Buffer) -> bool:
-    """True where every byte is zero."""
-    return not any(bytes(view).strip(b"\0"))
-
-
-# --- the append path of one block -----------------------------------------------------------
-
-
-class Tail:
-    """Where the next frame of an unsealed block goes, and the append of one entry there.
-
-    Invariants: ``state`` changes in one store, after the bytes are written. ``claimed`` is raised
-    before a write starts, so ``torn`` (claimed beyond the state) tells that a write was
-    interrupted and bytes of it may stand behind the last good frame.
-
-    Threads: the caller holds the topic's lock for ``append``, ``claim`` and ``advance``;
-    ``state`` may be read at any time.
-    """
-
-    __slots__ = (
-        "_clock",
-        "_write",
-        "algorithm",
-        "claimed",
-        "end",
-        "first_offset",
-        "key",
-        "reserved",
-        "state",
-    )
-
-    def __init__(
-        self,
-        *,
-        write: Callable[[int, Buffer], None],
-        window: Optional[memoryview],
-        descriptor: int,
-        base: int,
-        clock: Optional[Callable[[], int]],
-        key: int,
-        algorithm: int,
-        first_offset: int,
-        end: int,
-        reserved: int,
-        state: tuple[int, int, int, int, int],
-    ) -> None:
-        """Positions are bytes from the start of the block; the block starts at ``base`` of its file.
-
-        ``write(at_bytes_in_block, data)`` is always there; ``window`` (the block's memory) and
-        ``descriptor`` (of its file, -1: none) let the compiled twin write by itself, as does
-        ``clock`` None, which means the system's clock. ``state`` is (at, index, payload_bytes,
-        low, high): the end of the frames, their count, and totals.
-        """
-        self._write = write
-        self._clock = clock
-        self.key = key
-        self.algorithm = algorithm
-        self.first_offset = first_offset
-        self.end = end
-        self.reserved = reserved
-        self.state = state
-        self.claimed = state[0]
-
-    @property
-    def next_offset(self) -> int:
-        """Offset that the next entry of this block gets."""
-        return self.first_offset + self.state[1]
-
-    @property
-    def torn(self) -> bool:
-        """True where an interrupted write may have left bytes behind the last good frame."""
-        return self.claimed != self.state[0]
-
-    def now(self) -> int:
-        """Return the time to stamp entries with, in nanoseconds since the epoch."""
-        if self._clock is not None:
-            return self._clock()
-        import time
-
-        return time.time_ns()
-
-    def append(self, data: object) -> int:
-        """Write one entry as a batch of its own.
-
-        Returns: its offset, or -1 where it does not fit in the reserved space (nothing changed).
-
-        Raises: InvalidPayloadError: nothing changed. Whatever ``write`` raises: the tail is torn.
-        """
-        payload = as_payload(data)
-        at, index, payload_bytes, low, high = self.state
-        size = frame_size(len(payload))
-        if at + size > self.reserved or self.claimed != at:
-            return -1
-        timestamp = self.now()
-        header = encode_header(self.key, self.algorithm, payload, FLAG_FIRST, 0, index, timestamp)
-        self.claimed = at + size
-        self._write(at, b"".join((header, payload, _ZEROS[: -len(payload) % FRAME_ALIGN])))
-        self.state = (
-            at + size,
-            index + 1,
-            payload_bytes + len(payload),
-            min(low, timestamp),
-            max(high, timestamp),
-        )
-        return self.first_offset + index
-
-    def claim(self, end_at: int) -> None:
-        """Announce that bytes up to ``end_at`` may be written now."""
-        self.claimed = end_at
-
-    def advance(self, state: tuple[int, int, int, int, int]) -> None:
-        """Make frames that were written under ``claim`` part of the block, in one step."""
-        self.state = state
-
-    def release(self) -> None:
-        """Let go of the window; no append may follow."""
+__all__ = [
+    "BAD_HEADER",
+    "BAD_PAYLOAD",
+    "COMPILED",
+    "DONE",
+    "FNV_BASIS",
+    "FNV_PRIME",
+    "GATHER_BYTES_MIN",
+    "SHORT",
+    "Entry",
+    "Tail",
+    "as_payload",
+    "block_key",
+    "crc32c",
+    "decode",
+    "encode_batch",
+    "encode_header",
+    "find_frame",
+    "fnv1a64",
+    "frame_size",
+    "header_check",
+    "is_zero",
+    "mix64",
+    "peek_header",
+    "seek",
+    "walk",
+]

@@ -10,7 +10,14 @@ from faults import FaultyBackend
 from helpers import LOOSE, NEVER, WHOLE_BLOCK, contents, wait_until
 
 from walrus_core import FsyncSchedule, Walrus
-from walrus_core.errors import BatchTooLargeError, InvalidTopicError, PoisonedError, SyncFailedError, WalrusError
+from walrus_core.errors import (
+    BatchTooLargeError,
+    InvalidTopicError,
+    PoisonedError,
+    SyncFailedError,
+    WalrusError,
+)
+
 
 def consume_in_batches(wal: Walrus, topic: str, max_bytes: int, **options) -> list[int]:
     """Consume everything through batch reads; return the offsets."""
@@ -168,8 +175,8 @@ from walrus_fd.backend import FdBackend
 
 backend = FdBackend(io_uring="off" if arguments[1] == "off" else "auto")
 assert "live" not in str(backend.probe()["io_uring"])
-schedule = FsyncSchedule.milliseconds(5)
-with Walrus(arguments[0], backend=backend, block_size=16384, blocks_per_segment=4, fsync_schedule=schedule) as wal:
+options = dict(block_size=16384, blocks_per_segment=4, fsync_schedule=FsyncSchedule.milliseconds(5))
+with Walrus(arguments[0], backend=backend, **options) as wal:
     for number in range(20):
         for topic in range(8):
             wal.append_for_topic(f"t{topic}", b"%d" % (number % 10) * 1000)
@@ -197,7 +204,9 @@ def test_w10_without_io_uring_everything_is_still_synced(reason, tmp_path, file_
     run_child(WITHOUT_RING, tmp_path / "log", reason)
 
 
-@pytest.mark.parametrize("error", [OSError(errno.EIO, "input/output error"), RuntimeError("a defect of a backend")])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EIO, "input/output error"), RuntimeError("a defect of a backend")]
+)
 def test_w10_a_failure_in_the_background_is_not_silent(memory_store, error, caplog):
     backend = FaultyBackend(memory_store.backend())
     wal = memory_store.open(backend=backend, fsync_schedule=FsyncSchedule.milliseconds(1))

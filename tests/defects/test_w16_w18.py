@@ -26,7 +26,10 @@ def options():
     return dict(backend=make_backend(), block_size=65536, blocks_per_segment=8,
                 fsync_schedule=FsyncSchedule.parse(schedule))
 
-batches = [[b"%d-%d-" % (number, place) + bytes(place % 200) for place in range(1500)] for number in range(10)]
+def make_batch(number):
+    return [b"%d-%d-" % (number, place) + bytes(place % 200) for place in range(1500)]
+
+batches = [make_batch(number) for number in range(10)]
 expected = [payload for batch in batches for payload in batch]
 signal.signal(signal.SIGALRM, count)
 wal = Walrus(path, **options())
@@ -116,10 +119,11 @@ def foreign_files(store) -> dict[str, bytes]:
 
 def test_w18_foreign_files_and_leftovers_are_left_alone(store):
     wal = store.open()
+    expected: dict[str, list[bytes]] = {"t0": [], "t1": [], "t2": []}
     for number in range(20):
+        expected[f"t{number % 3}"].append(b"%d" % number * 1000)
         wal.append_for_topic(f"t{number % 3}", b"%d" % number * 1000)
     wal.close()
-    expected = {f"t{topic}": [b"%d" % number * 1000 for number in range(20) if number % 3 == topic] for topic in range(3)}
     foreign = foreign_files(store)
     for name, data in foreign.items():
         store.write_file(name, data)

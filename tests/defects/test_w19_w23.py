@@ -9,7 +9,7 @@ import pytest
 from helpers import LOOSE, NEVER, WHOLE_BLOCK, contents, read_all
 
 from walrus_core import CorruptionError, ReadConsistency, Walrus, WalrusError, pages
-from walrus_core.errors import ChecksumError, LockedError, OffsetOutOfRangeError
+from walrus_core.errors import LockedError, OffsetOutOfRangeError
 from walrus_core.format import FRAME_HEADER_SIZE, PAGE_SIZE, SEGMENT_HEADER_SIZE
 from walrus_core.hot import block_key, frame_size
 
@@ -88,7 +88,9 @@ def test_w19_random_bytes_anywhere_give_entries_or_typed_errors(memory_store, se
     wal = memory_store.open(fsync_schedule=NEVER)
     expected = {}
     for topic in ("a", "b"):
-        expected[topic] = [random_source.randbytes(random_source.choice([0, 5, 300, 20_000])) for _ in range(15)]
+        expected[topic] = [
+            random_source.randbytes(random_source.choice([0, 5, 300, 20_000])) for _ in range(15)
+        ]
         wal.batch_append_for_topic(topic, expected[topic])
     wal.read_next("a")
     if seed % 2:
@@ -190,7 +192,8 @@ def test_w22_a_clock_that_steps_back_reverses_nothing(store):
         wal.close()
         now[0] -= 86_400_000_000_000
     wal = store.open(clock=lambda: 0)
-    assert [data[:5] for data in contents(wal, "t")] == [b"run-0", b"again", b"run-1", b"again", b"run-2", b"again", b"run-3", b"again"]
+    runs = [part for run in range(4) for part in (b"run-%d" % run, b"again-%d" % run)]
+    assert contents(wal, "t") == [part * 2000 for part in runs]
     stamps = [entry.timestamp for entry in wal.topic("t")]
     assert stamps == sorted(stamps, reverse=True)
     names = store.names(".wal")
@@ -204,9 +207,13 @@ def test_w22_a_segment_never_replaces_a_file_that_is_there(file_store):
     for suffix in (".wal", ".free"):
         with open(path + suffix, "wb") as other:
             other.write(b"of another process")
-    with pytest.raises(WalrusError):
+
+    def append_until_a_segment_is_needed() -> None:
         for number in range(9):
             wal.append_for_topic("t", bytes([number]) * WHOLE_BLOCK)
+
+    with pytest.raises(WalrusError):
+        append_until_a_segment_is_needed()
     for suffix in (".wal", ".free"):
         with open(path + suffix, "rb") as other:
             assert other.read() == b"of another process"
@@ -256,7 +263,7 @@ def test_w23_another_process_is_refused_and_told_who_has_it(file_store, file_kin
     assert run_child(IN_ANOTHER_PROCESS, file_store.path, os.getpid()).stdout == "refused\n"
     assert wal.append_for_topic("t", b"two") == 1
     wal.close()
-    assert run_child(IN_ANOTHER_PROCESS.replace("Walrus(arguments", "Walrus.open(arguments"), file_store.path, 0, status=None).stdout == ""
+    assert run_child(IN_ANOTHER_PROCESS, file_store.path, 0).stdout == ""
 
 
 def test_w23_a_failed_attempt_leaves_the_lock_as_it_was(store):

@@ -82,7 +82,9 @@ def test_w25_logs_dropped_unclosed_leak_nothing_either(file_store):
     file_store.open().close()
     threads, descriptors = threading.active_count(), open_descriptors()
     for number in range(20):
-        wal = Walrus(file_store.path, backend=file_store.backend(), fsync_schedule=FsyncSchedule.milliseconds(1))
+        wal = Walrus(
+            file_store.path, backend=file_store.backend(), fsync_schedule=FsyncSchedule.milliseconds(1)
+        )
         wal.append_for_topic("t", b"%d" % number)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -124,7 +126,11 @@ def test_w25_deleted_files_are_closed(file_store):
     assert len(read_all(wal, "t")) == 12
     wal.sync()
     assert file_store.names(".wal") == ["00000000000000000003.wal"]
-    assert not [target for target in open_descriptors().values() if file_store.path in target and target.endswith(" (deleted)")]
+    assert not [
+        target
+        for target in open_descriptors().values()
+        if file_store.path in target and target.endswith(" (deleted)")
+    ]
     if os.path.exists("/proc/self/maps"):
         with open("/proc/self/maps") as maps:
             assert not [line for line in maps if file_store.path in line and line.endswith(" (deleted)\n")]

@@ -23,9 +23,13 @@ def poisoned(memory_store, schedule):
         wal.append_for_topic("t", b"durable-%d" % number)
     wal.sync()
     rule = backend.fail("sync", number=errno.EIO)
-    with pytest.raises(SyncFailedError) as caught:
+
+    def append_and_sync() -> None:
         wal.append_for_topic("t", b"in doubt")
         wal.sync()
+
+    with pytest.raises(SyncFailedError) as caught:
+        append_and_sync()
     assert (rule.acted, caught.value.errno) == (1, errno.EIO)
     backend.reset()
     return wal, backend
@@ -67,7 +71,8 @@ def test_w36_reads_go_on_below_the_durable_offset_and_raise_beyond_it(memory_sto
 
 
 def test_w36_reads_beyond_the_durable_offset_of_a_poisoned_log_raise(memory_store):
-    wal, backend = with_faults(memory_store, consistency=ReadConsistency.at_least_once(100), fsync_schedule=NEVER)
+    loose = ReadConsistency.at_least_once(100)
+    wal, backend = with_faults(memory_store, consistency=loose, fsync_schedule=NEVER)
     wal.append_for_topic("t", b"durable")
     wal.sync()
     backend.fail("sync", number=errno.EIO)
@@ -203,6 +208,7 @@ def test_w39_a_payload_is_taken_as_it_is_at_the_call(store):
     assert bytes(buffer) == b"0123456789" * 30
     buffer[:] = b"?" * len(buffer)
     assert contents(wal, "t") == expected * 2
+    del payloads, payload
     view.release()
     buffer.extend(b"the caller may resize it: nothing holds on to it")
 
@@ -289,7 +295,7 @@ def test_w40_a_failing_append_leaves_the_mark(memory_store):
         wal.batch_append_for_topic("t", [b"x"] * 2001)
     backend.fail("reserve")
     with pytest.raises(DiskFullError):
-        wal.append_for_topic("t", bytes(WHOLE_BLOCK))
+        wal.append_for_topic("t", bytes(WHOLE_BLOCK + 250))
     wal.batch_append_for_topic("t", [])
     wal.read_next("t")
     wal.sync()

@@ -24,13 +24,19 @@ def oracle_fnv(data: bytes, state: int = 0xCBF29CE484222325) -> int:
     return state
 
 
+def oracle_crc_byte(value: int) -> int:
+    for _ in range(8):
+        value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+    return value
+
+
+CRC_BYTES = [oracle_crc_byte(byte) for byte in range(256)]
+
+
 def oracle_crc(data: bytes) -> int:
-    """Return CRC-32C, bit by bit."""
     value = 0xFFFFFFFF
     for byte in data:
-        value ^= byte
-        for _ in range(8):
-            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+        value = value >> 8 ^ CRC_BYTES[(value ^ byte) & 255]
     return value ^ 0xFFFFFFFF
 
 

@@ -120,7 +120,7 @@ def test_as_payload_refuses_what_is_no_buffer(twin, value, words):
 
 
 @ALGORITHMS
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     key=U64,
     payload=st.binary(max_size=300),
@@ -170,7 +170,7 @@ def test_a_payload_of_4_gib_is_refused_before_it_is_read(twin):
 
 
 @ALGORITHMS
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data(), payloads=PAYLOADS, key=U64, index=st.integers(0, 2**31), timestamp=U64)
 def test_a_batch_is_its_frames(twin, oracle, algorithm, data, payloads, key, index, timestamp):
     start = data.draw(st.integers(0, len(payloads)))
@@ -213,7 +213,7 @@ def decoded(twin, result):
 
 
 @ALGORITHMS
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     payloads=PAYLOADS, key=U64, index=st.integers(0, 2**31), junk=st.binary(max_size=20).map(lambda b: b * 8)
 )
@@ -239,7 +239,7 @@ def test_what_was_encoded_is_decoded_and_walked(twin, oracle, algorithm, payload
 
 
 @ALGORITHMS
-@settings(max_examples=80)
+@settings(max_examples=80, deadline=None)
 @example(lengths=[0, 0, 0], max_bytes=-1, max_entries=9, limit=3)
 @example(lengths=[0, 0, 0], max_bytes=0, max_entries=9, limit=3)
 @given(
@@ -323,6 +323,7 @@ def test_walk_wants_whole_batches_in_order(twin, oracle, algorithm):
     assert twin.walk(frame(1, 0, 0), 0, 1, algorithm, 0, 1, 9)[6] == twin.BAD_HEADER
 
 
+@settings(deadline=None)
 @given(
     gap=st.integers(0, 12),
     index=st.integers(0, 9),

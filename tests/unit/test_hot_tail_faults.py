@@ -189,6 +189,22 @@ def test_the_compiled_tail_checks_its_window(twin, window):
         )
 
 
+@pytest.mark.parametrize("at", [4096, 4064, 8192, 2**40, 2**63, 2**64 - 40])
+@pytest.mark.parametrize("length", [8, 70_000])
+def test_the_compiled_tail_never_leaves_its_window(twin, block_class, at, length):
+    if not twin.COMPILED:
+        pytest.skip("the pure twin does not use the window")
+    block = block_class(twin, "window", size=4096)
+    block.tail.end = block.tail.reserved = 2**64 - 1
+    block.tail.claim(at)
+    block.tail.advance((at, 1, 0, 0, 0))
+    with pytest.raises((ValueError, OverflowError)):
+        block.tail.append(bytes(length))
+    assert not block.tail.torn
+    assert block.memory == bytes(4096)
+    block.close()
+
+
 @pytest.mark.parametrize("length", [8, 70_000])
 def test_nothing_is_written_outside_the_reserved_space(twin, block_class, length):
     block = block_class(twin, "window", size=BLOCK_SIZE, reserved=BLOCK_SIZE)

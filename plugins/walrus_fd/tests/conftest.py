@@ -10,6 +10,7 @@ import pytest
 
 from walrus_fd.backend import FdBackend
 from walrus_fd.files import FdSegmentFile
+from walrus_fd.ring import Ring
 
 SIZE_BYTES = 1 << 20
 
@@ -42,3 +43,21 @@ def file(backend: FdBackend, tmp_path: Path) -> Iterator[FdSegmentFile]:
     made = backend.create(str(tmp_path / "one.wal"), size_bytes=SIZE_BYTES)
     yield made
     made.close()
+
+
+@pytest.fixture
+def ring_file(needs_ring: None, tmp_path: Path) -> Iterator[tuple[FdBackend, FdSegmentFile]]:
+    """A backend that insists on the ring, and a file of ``SIZE_BYTES``."""
+    backend = FdBackend(io_uring="on")
+    file = backend.create(str(tmp_path / "ring.wal"), size_bytes=SIZE_BYTES)
+    yield backend, file
+    file.close()
+    backend.close()
+
+
+@pytest.fixture
+def ring(ring_file: tuple[FdBackend, FdSegmentFile]) -> Ring:
+    """The live ring of ``ring_file``."""
+    found = ring_file[0]._uring._ring
+    assert found is not None
+    return found
