@@ -147,7 +147,7 @@ class Backend(Protocol):
         """
 
     def open(self, path: str) -> SegmentFile:
-        """Open an existing regular file for reading and writing; links are refused."""
+        """Open an existing regular file for reading and writing; symbolic links are refused."""
 
     def rename(self, old_path: str, new_path: str) -> None:
         """Rename within a directory. Durable after ``sync_dir``."""

@@ -9,6 +9,8 @@ import hashlib
 import os
 import random
 import signal
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,7 @@ def kill_and_go_on(start, chance: random.Random, arguments: list[str]) -> int:
                 topic, next_offset = line.rsplit(" ", 1)
                 acknowledged[topic] = int(next_offset)
         if process.returncode == 0:
+            assert kills, "it ended before the first kill: more lines are needed"
             return kills
         assert process.returncode == -signal.SIGKILL
         kills += 1
@@ -71,27 +74,50 @@ def chance() -> random.Random:
     return random.Random(seed)
 
 
-@pytest.mark.parametrize("how", ["interval", "never"])
-@pytest.mark.parametrize("backend", ["fd", "mmap"])
-def test_a_topic_a_file(start, run_process, small_blocks, tmp_path, odd_bytes, chance, backend, how):
-    contents = make_files(tmp_path, odd_bytes, chance.randrange(10**6))
-    schedule = {"interval": "5", "never": "never"}[how]
-    options = ["--topic-per-file", "--backend", backend, "--fsync", schedule]
-    kills = kill_and_go_on(start, chance, [*FILES, *options])
-    assert kills >= KILLS_MIN
-    for reader in (backend, OTHER[backend]):
-        for name, content in contents.items():
-            status, out, _ = run_process("read", name, "--backend", reader)
-            assert status == (0 if content else 2)  # an empty file made no topic
-            assert hashlib.sha256(out).hexdigest() == hashlib.sha256(content).hexdigest(), name
+def rounds(tmp_path: Path) -> Iterator[Path]:
+    """Yield the folder of a new log with small blocks, again and again."""
+    for number in count():
+        folder = tmp_path / f"log{number}"
+        folder.mkdir()
+        (folder / "walrus.toml").write_text("block_size = 16384\nblocks_per_segment = 4\n")
+        yield folder
 
 
 @pytest.mark.parametrize("backend", ["fd", "mmap"])
-def test_all_files_in_one_topic(start, run_process, small_blocks, tmp_path, odd_bytes, chance, backend):
-    contents = make_files(tmp_path, odd_bytes, chance.randrange(10**6))
-    options = ["--topic", "all of them", "--backend", backend, "--fsync", "each", "--checksum", "crc32c"]
-    kills = kill_and_go_on(start, chance, [*FILES, *options])
-    assert kills >= KILLS_MIN
-    status, out, errors = run_process("read", "all of them", "--backend", OTHER[backend])
-    assert (status, errors) == (0, "")
-    assert hashlib.sha256(out).hexdigest() == hashlib.sha256(b"".join(contents.values())).hexdigest()
+def test_a_topic_a_file(start, run_process, tmp_path, odd_bytes, chance, backend):
+    kills = 0
+    for folder in rounds(tmp_path):
+        contents = make_files(tmp_path, odd_bytes, chance.randrange(10**6))
+        options = ["--topic-per-file", "--data-dir", folder, "--backend", backend, "--fsync", "5"]
+        kills += kill_and_go_on(start, chance, [*FILES, *options])
+        for reader in (backend, OTHER[backend]):
+            for name, content in contents.items():
+                status, out, _ = run_process("read", name, "--data-dir", folder, "--backend", reader)
+                assert status == (0 if content else 2)  # an empty file made no topic
+                assert hashlib.sha256(out).hexdigest() == hashlib.sha256(content).hexdigest(), name
+        if kills >= KILLS_MIN:
+            return
+
+
+@pytest.mark.parametrize(("backend", "schedule"), [("fd", "each"), ("mmap", "never")])
+def test_all_files_in_one_topic(start, run_process, tmp_path, odd_bytes, chance, backend, schedule):
+    kills = 0
+    for folder in rounds(tmp_path):
+        contents = make_files(tmp_path, odd_bytes, chance.randrange(10**6))
+        log = ["--data-dir", folder]
+        options = [
+            "--topic",
+            "all of them",
+            "--backend",
+            backend,
+            "--fsync",
+            schedule,
+            "--checksum",
+            "crc32c",
+        ]
+        kills += kill_and_go_on(start, chance, [*FILES, *log, *options])
+        status, out, errors = run_process("read", "all of them", *log, "--backend", OTHER[backend])
+        assert (status, errors) == (0, "")
+        assert hashlib.sha256(out).hexdigest() == hashlib.sha256(b"".join(contents.values())).hexdigest()
+        if kills >= KILLS_MIN:
+            return

@@ -55,7 +55,10 @@ class CommandGroup(click.Group):
             sys.exit(STATUS_INTERRUPTED)
         except click.ClickException as error:
             tell(_with_hint(error))
-            sys.exit(error.exit_code)
+            status = error.exit_code
+        except OSError as error:  # the text of --help or --version could not be written
+            status = _tell_os_error(error)
+            drop_broken_output()
         sys.exit(status if isinstance(status, int) else 0)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -75,10 +78,14 @@ class CommandGroup(click.Group):
             tell("out of memory")
             status = STATUS_STORAGE
         except OSError as error:
-            tell(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-            status = STATUS_STORAGE
+            status = _tell_os_error(error)
         drop_broken_output()
         ctx.exit(status)
+
+
+def _tell_os_error(error: OSError) -> int:
+    tell(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
+    return STATUS_STORAGE
 
 
 def _with_hint(error: click.ClickException) -> str:

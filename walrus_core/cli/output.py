@@ -67,8 +67,11 @@ def write_bytes(data: bytes) -> None:
     """
     try:
         sys.stdout.flush()
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        out = sys.stdout.buffer
+        left = memoryview(data)
+        while left:  # an unbuffered stream (python -u) may take a part
+            left = left[out.write(left) :]
+        out.flush()
     except BrokenPipeError:
         raise
     except OSError as error:

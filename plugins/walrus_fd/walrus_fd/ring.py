@@ -13,6 +13,7 @@ argument; a ring whose set-up failed must not be exited.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import time
@@ -31,6 +32,9 @@ _SUBMIT_TRIES = 400
 _SUBMIT_PAUSE_S = 0.002
 _POLL_MS = 1000
 _FAILURES_MAX = 1000
+_NOT_RUN = (-errno.ECANCELED, -errno.EAGAIN)
+"""Results that say that nothing was done. Nobody cancels here: under a storm of signals the kernel
+fails to start a worker thread, and hands back what waited for it."""
 
 
 _ABANDONED: list[_Flight] = []
@@ -66,8 +70,9 @@ class _Flight:
         return len(self.results) + self.given_up_count >= len(self.operations)
 
     def outcome(self) -> list[Optional[int]]:
-        """Results in order; None for an operation that the kernel never got."""
-        return [self.results.get(self.first_token + number) for number in range(len(self.operations))]
+        """Results in order; None for an operation that the kernel did not run."""
+        found = [self.results.get(self.first_token + number) for number in range(len(self.operations))]
+        return [None if result in _NOT_RUN else result for result in found]
 
 
 class Ring:
@@ -125,7 +130,8 @@ class Ring:
         """Run operations side by side and wait for all of them.
 
         Returns: for each the kernel's result (bytes, or a negative errno), or None where the
-            kernel never took it: then nothing of it happened, and ``broken`` says why.
+            kernel did not run it: then nothing of it happened, and the caller does it by itself.
+            Where the ring took nothing, ``broken`` says why.
         Raises: only what arrives from outside (KeyboardInterrupt, MemoryError); what was
             submitted has completed.
         """
