@@ -64,6 +64,25 @@ class Rule:
         return True
 
 
+@define
+class Countdown:
+    """Runs ``action`` once, inside call number ``left`` (from 0) that one thread makes."""
+
+    left: int
+    action: Callable[[], object]
+    thread: int = field(factory=threading.get_ident, init=False)
+    is_over: bool = field(default=False, init=False)
+
+    def count(self) -> None:
+        """Count one call of the backend."""
+        if self.is_over or threading.get_ident() != self.thread:
+            return
+        self.left -= 1
+        if self.left < 0:
+            self.is_over = True
+            self.action()
+
+
 class FaultyFile:
     """One file of a ``FaultyBackend``."""
 
@@ -128,6 +147,7 @@ class FaultyBackend:
         self.inner = MemoryBackend() if inner is None else inner
         self.name = self.inner.name
         self.rules: list[Rule] = []
+        self.countdown: Optional[Countdown] = None
         self.calls: Counter[str] = Counter()
         self.reads: list[tuple[str, int, int]] = []
         self.read_bytes = 0
@@ -151,6 +171,11 @@ class FaultyBackend:
         """Run ``action`` inside calls of ``operation``, before they do anything."""
         return self._add(Rule(operation=operation, action=action, **facts))
 
+    def interrupt(self, place: int, action: Callable[[], object]) -> Countdown:
+        """Run ``action`` once, inside call number ``place`` (from 0) that this thread makes from now on."""
+        self.countdown = Countdown(place, action)
+        return self.countdown
+
     def _add(self, rule: Rule) -> Rule:
         assert rule.operation in OPERATIONS
         self.rules.append(rule)
@@ -159,6 +184,7 @@ class FaultyBackend:
     def reset(self) -> None:
         """Forget all rules and counts."""
         self.rules.clear()
+        self.countdown = None
         self.calls.clear()
         self.reads.clear()
         self.read_bytes = self.written_bytes = 0
@@ -180,6 +206,8 @@ class FaultyBackend:
 
     def rule_for(self, operation: str, path: str) -> Optional[Rule]:
         """Count the call and return the rule that acts on it; its action has then been run."""
+        if self.countdown is not None:
+            self.countdown.count()
         with self._lock:
             self.calls[operation] += 1
             found = next((rule for rule in list(self.rules) if rule.matches(operation, path)), None)

@@ -1,8 +1,9 @@
 /* Checksum kernels of the compiled twin: FNV-1a 64, CRC-32C and the 64-bit mix.
  *
- * What they compute is defined by the plain loops here and in _hot_py.py; everything faster is
+ * What they compute is defined by the plain loops here and in _pure/entry.py; everything faster is
  * chosen at run time by what the processor can do and compared with the plain loops by the tests.
  * Loads are spelled so that hosts of either byte order give the same results.
+ * Big-endian hosts load byte by byte, which is right and slow.
  * walrus_checksum_setup() runs once, when the module is imported, before any other function.
  */
 #ifndef WALRUS_CHECKSUM_H
@@ -17,6 +18,11 @@
 
 #if (defined(__x86_64__) || defined(__amd64__)) && (defined(__GNUC__) || defined(__clang__))
 #define WALRUS_X86 1
+#if defined(__clang__) || __GNUC__ >= 8
+#define WALRUS_VPCLMUL 1
+#else
+#define WALRUS_VPCLMUL 0 /* the compiler does not know the instruction */
+#endif
 #include <immintrin.h> /* every function that uses more than SSE2 says so in its target attribute */
 #else
 #define WALRUS_X86 0
@@ -153,7 +159,7 @@ static void walrus_sliced_setup(void)
 #define WALRUS_SLICED_CLMUL 0
 #include "_fnv_sliced.h"
 
-#if defined(__clang__) || __GNUC__ >= 8
+#if WALRUS_VPCLMUL
 #define WALRUS_SLICED(name) walrus_sliced_clmul_##name
 #define WALRUS_SLICED_TARGET __attribute__((target("avx2,pclmul,vpclmulqdq")))
 #define WALRUS_SLICED_CLMUL 1
@@ -349,27 +355,47 @@ static void walrus_crc_lanes(walrus_lane *jobs, size_t count)
 
 /* --- set up ----------------------------------------------------------------------------------- */
 
+/* Choose kernels up to `tier`: 0 the plain loops; 1 AVX2, and the crc32 instruction; 2 VPCLMULQDQ too.
+ * Returns the tier in use, which is as high as the processor allows. */
+static int walrus_checksum_choose(int tier)
+{
+    int chosen = 0;
+    walrus_fnv_best = walrus_fnv_plain;
+    walrus_crc_best = walrus_crc_plain;
+#if WALRUS_X86
+    __builtin_cpu_init();
+    if (tier >= 1 && __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul")) {
+        walrus_crc_best = walrus_crc_x86;
+        chosen = 1;
+    }
+    if (tier >= 1 && __builtin_cpu_supports("avx2")) {
+        walrus_fnv_best = walrus_sliced_fnv;
+        chosen = 1;
+#if WALRUS_VPCLMUL
+        if (tier >= 2 && __builtin_cpu_supports("vpclmulqdq") && __builtin_cpu_supports("pclmul")) {
+            walrus_fnv_best = walrus_sliced_clmul_fnv;
+            chosen = 2;
+        }
+#endif
+    }
+#endif
+#if WALRUS_ARM_CRC
+    if (tier >= 1) {
+        walrus_crc_best = walrus_crc_arm;
+        chosen = 1;
+    }
+#endif
+    return chosen;
+}
+
 static void walrus_checksum_setup(void)
 {
     walrus_crc_setup_table();
 #if WALRUS_X86
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2")) {
-        walrus_sliced_setup();
-        walrus_fnv_best = walrus_sliced_fnv;
-#if defined(__clang__) || __GNUC__ >= 8
-        if (__builtin_cpu_supports("vpclmulqdq") && __builtin_cpu_supports("pclmul"))
-            walrus_fnv_best = walrus_sliced_clmul_fnv;
+    walrus_crc_setup_factors();
+    walrus_sliced_setup();
 #endif
-    }
-    if (__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul")) {
-        walrus_crc_setup_factors();
-        walrus_crc_best = walrus_crc_x86;
-    }
-#endif
-#if WALRUS_ARM_CRC
-    walrus_crc_best = walrus_crc_arm;
-#endif
+    walrus_checksum_choose(2);
 }
 
 #endif

@@ -1,9 +1,11 @@
 /* Frames in C memory: layout, encode, verify, walk. No Python in here: all of it may run without the GIL.
  *
- * _hot_py.py says what every step means and docs/format.md, "Frame", how the bytes lie; _hot_c.pyx
- * turns buffers and objects into what is declared here. Invariants: no length is used before its
- * header check has passed, nothing outside [data, data + size) is read, and positions and sizes are
- * 64 bits wide, so that no sum of them and a 32-bit length can overflow.
+ * The pure twin (_pure/frames.py) says what every step means and docs/format.md, "Frame", how the bytes
+ * lie; _hot_c.pyx turns buffers and objects into what is declared here.
+ *
+ * Invariants: no length is used before its header check has passed, nothing outside [data, data + size)
+ * is read, and positions and sizes are 64 bits wide, so that no sum of them and a 32-bit length can
+ * overflow.
  */
 #ifndef WALRUS_FRAME_H
 #define WALRUS_FRAME_H

@@ -4,13 +4,15 @@
 # cython: embedsignature.format=clinic
 """Frames, compiled: the twin of ``_hot_py.py``, with the same names, arguments, results and errors.
 
-Read ``_hot_py.py`` first; it says what every function means. What is added here is how: checksums
-run over C memory (``_checksum.h``), frames are verified several side by side, and ``Tail`` writes
-by itself into a memory window or on a descriptor (``_system.h``).
+Read the pure twin first, in the folder ``_pure``; it says what every function means. What is added
+here is how: ``_frame.h`` does the work on C memory, several frames side by side, with the checksums
+of ``_checksum.h``; this module turns objects and buffers into that; and ``Tail`` writes by itself,
+into a memory window or on a descriptor (``_system.h``).
 
 Where the two differ: a number that has no place in its field is an OverflowError here and a
-struct.error there; a negative position is a ValueError; ``Tail`` refuses a window that is shorter
-than its block, and lets ``state`` be changed by ``advance`` alone.
+struct.error there; a negative position is a ValueError; an Entry holds exact ``bytes`` and
+unsigned 64-bit numbers; ``Tail`` refuses a window that is shorter than its block, and lets
+``state`` be changed by ``advance`` alone.
 
 Invariants: nothing outside a given buffer is read or written; every length is 64 bits wide in
 arithmetic; no Python code can run between the reading of a Tail's fields and their change, other
@@ -72,6 +74,7 @@ cdef extern from "_frame.h" nogil:
         uint64_t payload_bytes, low, high
 
     void walrus_checksum_setup()
+    int walrus_checksum_choose(int tier)
     void walrus_store64(uint8_t* target, uint64_t value)
     uint64_t walrus_mix64(uint64_t value)
     bint walrus_is_zero(const uint8_t* data, size_t length)
@@ -231,6 +234,14 @@ def crc32c(data, uint32_t state=0):
     finally:
         PyBuffer_Release(&buffer)
     return state
+
+
+def _use_kernels(int tier):
+    """Compute checksums as older processors do: 0 plainly, 1 with AVX2 or a CRC instruction, 2 with all.
+
+    For tests and measurements. Returns: the tier in use, as high as this processor allows.
+    """
+    return walrus_checksum_choose(tier)
 
 
 def mix64(uint64_t value):

@@ -51,6 +51,7 @@ class Block:
         "key",
         "marked_at",
         "places",
+        "recent_place",
         "segment",
         "tail",
     )
@@ -71,6 +72,8 @@ class Block:
         """End of the frames as the newest written mark has it."""
         self.places: list[tuple[int, int]] = [(0, fmt.PAGE_SIZE)]
         """Known (index, at) pairs, ascending, about every PLACE_SPACING_BYTES."""
+        self.recent_place = (0, fmt.PAGE_SIZE)
+        """Where the last read ended: the next one mostly begins there."""
 
     @property
     def sequence(self) -> int:
@@ -195,11 +198,14 @@ class Block:
 
     def place_before(self, index: int) -> tuple[int, int]:
         """Return the nearest known (index, at) at or before ``index``."""
+        if self.recent_place[0] == index:
+            return self.recent_place
         places = self.places
         return places[bisect_right(places, (index, fmt.BLOCK_SIZE_MAX * fmt.BLOCKS_PER_SEGMENT_MAX)) - 1]
 
     def remember_place(self, index: int, at: int) -> None:
-        """Keep a place that a reader came by, if it is far enough behind the last one kept."""
+        """Keep a place that a reader came by, for good if it is far enough behind the last one kept."""
+        self.recent_place = (index, at)
         if at >= self.places[-1][1] + PLACE_SPACING_BYTES:
             self.places.append((index, at))
 

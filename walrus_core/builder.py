@@ -141,6 +141,9 @@ class WalrusBuilder:
         values.update({name: value for name, value in self._set.items() if name != "config_file"})
         configured = values.pop("backend_from_file", None)
         backend = values.get("backend")
+        for name in (backend, configured):
+            if name == "":
+                raise ConfigError(option="backend", reason="must be a name, not ''")
         blocked = _names("blocked_plugins", values.get("blocked_plugins", ()))
         if backend is None or isinstance(backend, str):
             values["backend"] = choose_backend_name(backend, configured, blocked)
@@ -189,7 +192,7 @@ def read_config(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             table = tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(option=path, reason=str(error)) from error
     unknown = sorted(set(table) - set(_FILE_KEYS))
     if unknown:

@@ -123,10 +123,14 @@ def resolve(topic: str, found: list[Found], low_water: int) -> Chain:
 
     Raises: StorageError: a read failed.
     """
-    chosen, dropped = choose(found, low_water)
+    # The low water is the first offset of the oldest block that was kept: what begins below it was
+    # given back before the crash, though its header page may have come back with the power.
+    live = [item for item in found if item.block.first_offset >= low_water]
+    chosen, dropped = choose(live, low_water)
+    dropped.extend(item for item in found if item.block.first_offset < low_water)
     chain = Chain(dropped=dropped)
     while len(chosen) > 1 and chosen[1].block.first_offset <= low_water:
-        # Given back before the crash, but its header page came back with the power.
+        # An empty block at the low water: given back as well.
         chain.dropped.append(chosen.pop(0))
     chain.kept = chosen
     _report_gaps(topic, chain, low_water)

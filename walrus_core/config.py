@@ -113,7 +113,7 @@ def _check_open_files(_instance: object, _attribute: object, value: object) -> N
 
 
 def _check_checksum(_instance: object, _attribute: object, value: object) -> None:
-    if value not in fmt.CHECKSUMS:
+    if not isinstance(value, str) or value not in fmt.CHECKSUMS:
         raise ConfigError(option="checksum", reason=f"must be one of {sorted(fmt.CHECKSUMS)}, not {value!r}")
 
 
@@ -127,6 +127,11 @@ def check_on_corruption(value: object) -> None:
 
 def _check_policy(_instance: object, _attribute: object, value: object) -> None:
     check_on_corruption(value)
+
+
+def _check_callable(_instance: object, attribute: Any, value: object) -> None:
+    if value is not None and not callable(value):
+        raise ConfigError(option=attribute.name, reason=f"must be callable, not {value!r}")
 
 
 def _check_type(cls: type, option: str) -> Callable[[object, object, object], None]:
@@ -162,8 +167,8 @@ class Options:
     blocks_per_segment: int = field(default=fmt.BLOCKS_PER_SEGMENT_DEFAULT, validator=_check_blocks)
     on_corruption: str = field(default="raise", validator=_check_policy)
     open_files_max: int = field(default=OPEN_FILES_DEFAULT, validator=_check_open_files)
-    clock: Optional[Callable[[], int]] = None
-    random_bytes: Optional[Callable[[int], bytes]] = None
+    clock: Optional[Callable[[], int]] = field(default=None, validator=_check_callable)
+    random_bytes: Optional[Callable[[int], bytes]] = field(default=None, validator=_check_callable)
     observers: tuple[object, ...] = ()
 
     def __attrs_post_init__(self) -> None:
@@ -183,7 +188,7 @@ def _encode_name(name: object, what: str, limit_bytes: int) -> bytes:
     except UnicodeEncodeError:
         raise InvalidTopicError(topic=name, reason="lone surrogates cannot be encoded as UTF-8") from None
     if len(encoded) > limit_bytes:
-        reason = f"{len(encoded)} bytes in UTF-8, the limit is {limit_bytes}"
+        reason = f"a {what} name has at most {limit_bytes} bytes in UTF-8, not {len(encoded)}"
         raise InvalidTopicError(topic=name[:40], reason=reason)
     return encoded
 

@@ -133,7 +133,6 @@ class Engine:
             self.cursors,
             self.allocator,
             lambda topic: list(self._cursors_by_topic[topic.name].values()),
-            self.live_topics,
         )
 
     def _restore(self, recovered: Recovered) -> None:
@@ -223,7 +222,7 @@ class Engine:
 
     def request_reclaim(self, topic: Topic) -> None:
         """Let the flusher give blocks back, if the topic has any to give."""
-        if self.reclaimer.has_work(topic):
+        if self.reclaimer.request(topic):
             self._flusher.wake()
 
     def tick(self) -> bool:
@@ -248,6 +247,11 @@ class Engine:
         self.gate.check_call()
         self.syncer.sync()
         self.persist_cursors()
+        self._reclaim_all()
+
+    def _reclaim_all(self) -> None:
+        for topic in self.live_topics():
+            self.reclaimer.request(topic)
         self.reclaimer.run()
 
     def persist_cursors(self) -> None:
@@ -294,7 +298,7 @@ class Engine:
     def _finish_cleanly(self) -> None:
         self.syncer.sync()
         self.persist_cursors()
-        self.reclaimer.run()
+        self._reclaim_all()
         for topic in self.live_topics():
             self._mark_clean(topic)
         self.files.sync(self.files.dirty_files())

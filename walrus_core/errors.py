@@ -52,9 +52,9 @@ class UsageError(WalrusError):
 
 
 class InvalidTopicError(UsageError, ValueError):
-    """A topic name that is empty, no str, too long, or not encodable."""
+    """A name of a topic or cursor that is empty, no str, too long, or not encodable."""
 
-    sentence = "invalid topic {topic!r}: {reason}"
+    sentence = "invalid name {topic!r}: {reason}"
 
 
 class InvalidPayloadError(UsageError, TypeError):

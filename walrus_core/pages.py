@@ -208,7 +208,8 @@ def decode_block_header(page: Buffer, key: int) -> tuple[Optional[BlockHeader], 
             magic != fmt.BLOCK_MAGIC
             or not 0 < name_length <= fmt.TOPIC_NAME_MAX_BYTES
             or not slots
-            or not sequence
+            # Sequences only grow; anything else could lead a chain in a circle.
+            or previous >= sequence
         ):
             continue
         name_at = at + _BLOCK.size

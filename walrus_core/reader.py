@@ -40,7 +40,8 @@ def read_entries(topic: Topic, offset: int, end_offset: int, max_bytes: int, max
     ``max_bytes`` counts payload; a first entry larger than it is returned alone.
 
     Returns: the sound entries from ``offset`` on, and the damage that stopped the read, if any.
-    Raises: StorageError: a read failed. Cost: reads what it returns, and at most READ_BYTES_MIN more.
+    Raises: StorageError: a read failed. Cost: reads what it returns and up to READ_BYTES_MIN behind
+    it; from an offset where no read ended lately, up to READ_BYTES_MIN more to find its place.
     """
     # A copy: a writer may append blocks, and take back those of a batch that fails.
     blocks = list(topic.blocks)

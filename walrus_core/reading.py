@@ -46,13 +46,12 @@ class TopicReads(TopicFacts):
         never returns, the entry counts as read). At-least-once: every ``persist_every`` entries.
         """
         found = self._find(topic)
+        skips = self._check_arguments(cursor, on_corruption)
         if found is None:
-            encode_cursor(cursor)
             return None
         refuse_reentry(found.read_lock, "a read")
         with found.read_lock:
             position, end_offset = self._ready_cursor(found, cursor)
-            skips = self._skips(on_corruption)
             result = position.next_entry(end_offset)
             passed = position.offset
             while not result.entries and result.damage is not None:
@@ -94,8 +93,8 @@ class TopicReads(TopicFacts):
         """
         _check_positive("max_bytes", max_bytes)
         _check_positive("max_entries", max_entries)
-        skips = self._skips(on_corruption)
         found = self._find(topic)
+        skips = self._check_arguments(cursor, on_corruption)
         if found is None:
             return self._read_nothing(topic, start_offset)
         refuse_reentry(found.read_lock, "a read")
@@ -116,8 +115,6 @@ class TopicReads(TopicFacts):
         """Return the cursor and the offset below which it may read. The caller holds the read lock."""
         engine = self._engine
         engine.gate.check_open()
-        if name != DEFAULT_CURSOR:
-            encode_cursor(name)
         position = engine.cursor(topic, name)
         position.check()
         end_offset = engine.visible_end(topic)
@@ -127,7 +124,10 @@ class TopicReads(TopicFacts):
             ) from engine.gate.failure
         return position, end_offset
 
-    def _skips(self, on_corruption: Optional[str]) -> bool:
+    def _check_arguments(self, cursor: str, on_corruption: Optional[str]) -> bool:
+        """Return whether damage is to be skipped. Raises: InvalidTopicError, ConfigError."""
+        if cursor != DEFAULT_CURSOR:
+            encode_cursor(cursor)
         if on_corruption is None:
             return self._on_corruption == "skip"
         check_on_corruption(on_corruption)
@@ -182,6 +182,7 @@ class TopicReads(TopicFacts):
     def cursor_offset(self, topic: str, cursor: str = DEFAULT_CURSOR) -> int:
         """Return the offset that the cursor reads next; 0 for an unknown topic."""
         found = self._find(topic)
+        encode_cursor(cursor)
         if found is None:
             return 0
         with found.read_lock:
@@ -189,7 +190,6 @@ class TopicReads(TopicFacts):
 
     def _ready_position(self, topic: Topic, name: str) -> int:
         self._engine.gate.check_open()
-        encode_cursor(name)
         position = self._engine.cursor(topic, name)
         position.check()
         return position.start_offset()

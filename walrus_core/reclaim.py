@@ -26,23 +26,24 @@ class Reclaimer:
         cursors: CursorFile,
         allocator: Allocator,
         cursors_of: Callable[[Topic], Iterable[Cursor]],
-        topics: Callable[[], Iterable[Topic]],
     ) -> None:
         """``cursors_of`` lists the cursors of a topic, the default one always among them."""
         self._cursors = cursors
         self._allocator = allocator
         self._cursors_of = cursors_of
-        self._topics = topics
+        self._requested: dict[Topic, None] = {}
         self._lock = threading.RLock()
 
-    def has_work(self, topic: Topic) -> bool:
-        """True where the oldest block of the topic could be given back. Cheap."""
+    def request(self, topic: Topic) -> bool:
+        """Note the topic for the next run if its oldest block could be given back. Cheap.
+
+        Returns: whether it was noted.
+        """
         blocks = topic.blocks
-        return (
-            len(blocks) > 1
-            and blocks[0] is not topic.active
-            and self._passed(topic) >= blocks[1].first_offset
-        )
+        if len(blocks) < 2 or blocks[0] is topic.active or self._passed(topic) < blocks[1].first_offset:
+            return False
+        self._requested[topic] = None
+        return True
 
     def _passed(self, topic: Topic) -> int:
         """Offset that every cursor has passed durably; 0 where a cursor's position is lost."""
@@ -53,14 +54,14 @@ class Reclaimer:
         )
 
     def run(self) -> int:
-        """Give back what can be given back now. Returns: how many blocks.
+        """Give back what can be given back of the topics requested. Returns: how many blocks.
 
         Raises: StorageError: the rest is done by the next call or the next open.
         """
         refuse_reentry(self._lock, "the reclaim of blocks")
         with self._lock:
-            found = [(topic, self._candidates(topic)) for topic in self._topics() if self.has_work(topic)]
-            found = [(topic, blocks) for topic, blocks in found if blocks]
+            requested = list(self._requested)
+            found = [(topic, blocks) for topic in requested if (blocks := self._candidates(topic))]
             for topic, blocks in found:
                 end = topic.blocks[len(blocks)].first_offset
                 self._cursors.write_state(topic.page, offset=end, floor=max(topic.page.state.floor, end))
@@ -70,6 +71,10 @@ class Reclaimer:
                 self._detach(topic, blocks)
             if self._allocator.has_unwiped:
                 self._allocator.wipe()
+            for topic in requested:
+                # A block that is not sealed yet waits for a later run.
+                if not self.request(topic):
+                    self._requested.pop(topic, None)
             return sum(len(blocks) for _topic, blocks in found)
 
     def _candidates(self, topic: Topic) -> list[Block]:

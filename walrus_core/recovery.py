@@ -15,7 +15,7 @@ from attrs import define, evolve, field
 
 from walrus_core import format as fmt
 from walrus_core import hot
-from walrus_core.allocator import Allocator
+from walrus_core.allocator import SEQUENCES_RESERVED, Allocator
 from walrus_core.block import Block, State
 from walrus_core.chain import TORN_TAIL, Chain, Found, resolve
 from walrus_core.cursorfile import LOG_PAGE, CursorFile, CursorPage, create_cursor_file, open_cursor_file
@@ -81,8 +81,12 @@ def _load_cursors(files: FileCache, directory: str) -> tuple[CursorFile, list[Da
     cursors = open_cursor_file(files, directory)
     lost, single = cursors.load()
     log_page = cursors.check_log_page()
-    # With one state lost, the other may be the one from before the first write.
-    cursors.is_clean = log_page.state.clean_plus_one == 1 and LOG_PAGE not in single
+    if LOG_PAGE in single:
+        # The state that is left may be one write old: sequences of the reservation that it does not
+        # know may be in use, and it may say clean from before the first write.
+        state = log_page.state
+        log_page.state = state._replace(offset=state.offset + SEQUENCES_RESERVED, clean_plus_one=0)
+    cursors.is_clean = log_page.state.clean_plus_one == 1
     for item in lost:
         at = item.identity.page * fmt.PAGE_SIZE
         topic = item.identity.topic.decode("utf-8", "replace")

@@ -114,8 +114,8 @@ class Topic:
 
     @property
     def oldest_offset(self) -> int:
-        """Offset of the oldest retained entry (the next offset where none is)."""
-        return max(self.low_water, self.blocks[0].first_offset) if self.blocks else self.next_offset
+        """Offset of the oldest entry that was not given back, damaged or not."""
+        return self.low_water
 
     @property
     def size_bytes(self) -> int:

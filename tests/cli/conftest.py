@@ -26,6 +26,9 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("WALRUS_") and name not in KEPT_VARIABLES:
             monkeypatch.delenv(name)
+    monkeypatch.delenv(
+        "PYTHONUNBUFFERED", raising=False
+    )  # with it, standard output is another kind of stream
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,22 @@ def test_a_difference_far_behind_the_first_comparison_is_found(run, small_blocks
     lines[4321] += b"!"
     (tmp_path / "f").write_bytes(b"\n".join(lines))
     assert "the entry at offset 4321 differs from f, line 4322" in run("ingest", "f").stderr
+
+
+def test_lines_that_differ_do_not_fill_the_memory(run, log_dir, tmp_path):
+    with Walrus(str(log_dir)) as wal:
+        wal.batch_append_for_topic("f", [b"\n"] * 2000)
+    with open(tmp_path / "f", "wb") as file:
+        file.write(b"\n")
+        file.writelines([b"x" * 20_000 + b"\n"] * 1999)
+    tracemalloc.start()
+    try:
+        result = run("ingest", "f")
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert "the entry at offset 1 differs from f, line 2;" in result.stderr
+    assert peak_bytes < 20 << 20
 
 
 def reclaim_some(run, log_dir: Path) -> int:

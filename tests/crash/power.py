@@ -111,10 +111,23 @@ class Machine:
         self.large_share = random.choice([0.0, 0.02, 0.1])
         # Entries of one length: what is torn off one life fits exactly behind what the next one writes.
         self.fixed_length = random.choice([None, None, random.choice([8, 40, 500, 3000])])
+        self.epochs = random.choice([2, 3, 3, 5, 8])
+        self.steps_power = 7.0
+        if random.random() < 0.2:
+            self._watch_tails()
         self.serial = 0
         self.clock = 1_700_000_000_000_000_000
         self.all_survives = True
         self.wal: Walrus
+
+    def _watch_tails(self) -> None:
+        """Crash often with a few unsynced entries, which fit exactly where others were torn off."""
+        self.schedule = self.random.choice(["interval", "never"])
+        self.topics = self.topics[: self.random.choice([1, 2])]
+        self.fixed_length = self.random.choice([300, 480, 1000])
+        self.large_share = 0.0
+        self.epochs, self.steps_power = 12, 3.5
+        self.weights.update({self.append: 20, self.append_batch: 1})
 
     def describe(self) -> str:
         """Name the options of the run."""
@@ -126,7 +139,7 @@ class Machine:
 
     def run(self) -> None:
         """Open, work and fail, several times over."""
-        for _ in range(self.random.choice([2, 3, 3, 5, 8])):
+        for _ in range(self.epochs):
             self.open()
             self.check()
             self.work()
@@ -234,7 +247,7 @@ class Machine:
         if random.random() < 0.15:
             self.disk.sync_fails_in = int(2 ** random.uniform(0, 5))
         try:
-            for _ in range(int(2 ** random.uniform(0, 7))):
+            for _ in range(int(2 ** random.uniform(0, self.steps_power))):
                 if not self.step():
                     break
             if random.random() < 0.5:

@@ -15,7 +15,7 @@ from unittest import mock
 
 import pytest
 
-from walrus_core import allocator, chain, cursor, files, hot, recovery, segment
+from walrus_core import chain, cursor, files, hot, recovery, segment
 
 from .power import Failed, run
 
@@ -60,13 +60,6 @@ def lazy_checkpoint(self: cursor.Cursor, offset: int, _persist_every: int) -> No
     self.offset = offset
 
 
-def sequence_from_memory(self: allocator.Allocator) -> int:
-    """Hand out block sequences without making a reservation durable."""
-    sequence = self._next_block
-    self._next_block = sequence + 1
-    return sequence
-
-
 def trusting_tail(_block: Any, _at: int) -> bool:
     """Take it for granted that nothing stands behind the last good frame."""
     return True
@@ -97,7 +90,6 @@ MUTANTS = {
     "no sync of the directory": (segment, "wrap_directory_call", no_directory_sync),
     "checkpoint before its entries": (cursor.Cursor, "persist", checkpoint_first),
     "checkpoint not persisted": (cursor.Cursor, "advance", lazy_checkpoint),
-    "block sequences handed out twice": (allocator.Allocator, "_take_sequence", sequence_from_memory),
     "torn tail taken for clean": (chain, "rest_is_zero", trusting_tail),
     "recovery believes the cache": (recovery, "settle_cache", cached_truth),
     "batches cut in the middle": (chain, "_cut", partial_batches),

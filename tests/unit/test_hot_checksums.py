@@ -104,3 +104,21 @@ def test_is_zero(twin, zeros, place):
     if place < zeros:
         data[place] = 1
         assert twin.is_zero(data) is False
+
+
+@pytest.mark.parametrize("tier", [0, 1, 2])
+def test_every_kernel_of_the_compiled_twin(twin, oracle, tier):
+    if not twin.COMPILED:
+        pytest.skip("the pure twin has one way")
+    if twin._use_kernels(tier) != tier:
+        twin._use_kernels(2)
+        pytest.skip(f"this processor has no kernels of tier {tier}")
+    try:
+        source = random.Random(tier)
+        for length in [*range(1101), 4095, 5000, 6143, 6144, 20_001]:
+            data = memoryview(source.randbytes(length + length % 5))[length % 5 :]
+            state = source.getrandbits(64) | source.choice([0, 0xFF])
+            assert twin.fnv1a64(data, state) == oracle.fnv(data, state), length
+            assert twin.crc32c(data) == oracle.crc(data), length
+    finally:
+        twin._use_kernels(2)

@@ -219,7 +219,10 @@ def test_nothing_is_written_outside_the_reserved_space(twin, block_class, length
     block.close()
 
 
-def test_the_compiled_tail_meets_a_clock_that_uses_it(twin, make):
+@pytest.mark.parametrize(
+    ("room", "expected"), [(80, (1001, (144, 2, 10, 5, 5))), (40, (-1, (104, 1, 5, 5, 5)))]
+)
+def test_the_compiled_tail_meets_a_clock_that_uses_it(twin, make, room, expected):
     if not twin.COMPILED:
         pytest.skip("the pure twin looks at its state before it asks for the time")
     asked = []
@@ -230,6 +233,5 @@ def test_the_compiled_tail_meets_a_clock_that_uses_it(twin, make):
             assert block.tail.append(b"inner") == 1000
         return 5
 
-    block = make(clock=clock)
-    assert block.tail.append(b"outer") == 1001
-    assert block.tail.state == (144, 2, 10, 5, 5)
+    block = make(clock=clock, reserved=64 + room)
+    assert (block.tail.append(b"outer"), block.tail.state) == expected

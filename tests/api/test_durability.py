@@ -1,0 +1,350 @@
+"""What is durable when: schedules, sync, checkpoints, clean marks; power is cut after every step."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from helpers import EACH, LOOSE, NEVER, WHOLE_BLOCK, contents, run_threads, wait_until, with_faults
+
+from walrus_core import FsyncSchedule, ReadConsistency, Walrus
+from walrus_core.errors import SyncFailedError
+from walrus_core.hookspecs import hookimpl
+from walrus_core.memory import MemoryBackend
+
+RARELY = FsyncSchedule.milliseconds(3_600_000)
+
+
+def after_power_cut(store, backend) -> Walrus:
+    """Open what syncs had covered, and nothing else."""
+    return Walrus(store.path, backend=MemoryBackend(store=backend.synced_store()))
+
+
+# --- schedules -----------------------------------------------------------------------------------
+
+
+def test_sync_each_is_durable_on_return(memory_store):
+    wal, backend = with_faults(memory_store, fsync_schedule=EACH)
+    expected = {"t": [], "u": []}
+    for number in range(12):
+        topic = "tu"[number % 2]
+        if number % 3:
+            wal.append_for_topic(topic, b"%d" % number * 2000)
+            expected[topic].append(b"%d" % number * 2000)
+        else:
+            batch = [b"%d-%d" % (number, place) * 900 for place in range(8)]
+            wal.batch_append_for_topic(topic, batch)
+            expected[topic] += batch
+        assert wal.durable_offset(topic) == wal.next_offset(topic)
+        with after_power_cut(memory_store, backend) as after:
+            assert {name: contents(after, name) for name in after.topics()} == {
+                name: found for name, found in expected.items() if found
+            }
+            assert after.recovery_report.damages == ()
+
+
+def test_an_interval_makes_durable_in_the_background(store):
+    wal = store.open(fsync_schedule=FsyncSchedule.milliseconds(5))
+    for number in range(10):
+        wal.append_for_topic("t", bytes([number]) * 3000)
+        wal.append_for_topic("u", b"x")
+    wait_until(lambda: wal.durable_offset("t") == 10 and wal.durable_offset("u") == 10)
+    wal.append_for_topic("t", b"later")
+    wait_until(lambda: wal.durable_offset("t") == 11)
+
+
+def test_nothing_is_synced_while_nothing_is_dirty(memory_store):
+    wal, backend = with_faults(memory_store, fsync_schedule=FsyncSchedule.milliseconds(1))
+    wal.append_for_topic("t", b"a")
+    wait_until(lambda: wal.durable_offset("t") == 1)
+    wait_until(lambda: wal._engine.syncer.is_idle)
+    backend.reset()
+    time.sleep(0.1)
+    assert (backend.calls["sync"], backend.calls["write"]) == (0, 0)
+
+
+@pytest.mark.parametrize("schedule", [NEVER, RARELY])
+def test_without_a_sync_nothing_is_promised_and_durable_offset_says_so(memory_store, schedule):
+    wal, backend = with_faults(memory_store, fsync_schedule=schedule)
+    wal.append_for_topic("t", b"a")
+    assert (wal.next_offset("t"), wal.durable_offset("t")) == (1, 0)
+    with after_power_cut(memory_store, backend) as after:
+        assert after.next_offset("t") == 0
+    assert memory_store.killed().open().next_offset("t") == 1
+    wal.sync()
+    assert wal.durable_offset("t") == 1
+    with after_power_cut(memory_store, backend) as after:
+        assert contents(after, "t") == [b"a"]
+
+
+def test_never_syncs_full_blocks_in_the_background(memory_store):
+    wal, backend = with_faults(memory_store, fsync_schedule=NEVER)
+    for number in range(6):
+        wal.append_for_topic("t", bytes([number]) * WHOLE_BLOCK)
+    wait_until(lambda: wal.durable_offset("t") >= 5)
+    with after_power_cut(memory_store, backend) as after:
+        assert after.next_offset("t") >= 5
+
+
+@pytest.mark.parametrize("schedule", [NEVER, RARELY])
+def test_entries_below_durable_offset_survive_a_power_cut_at_any_moment(memory_store, schedule):
+    wal, backend = with_faults(memory_store, fsync_schedule=schedule)
+    payloads = {"t": [], "u": []}
+    for number in range(40):
+        topic = "tu"[number % 3 == 0]
+        payloads[topic].append(b"%d" % number * (number * 113 % 3000))
+        wal.append_for_topic(topic, payloads[topic][-1])
+        if number % 7 == 6:
+            wal.sync()
+        durable = {name: wal.durable_offset(name) for name in payloads}
+        with after_power_cut(memory_store, backend) as after:
+            for name, found in payloads.items():
+                kept = contents(after, name)
+                assert durable[name] <= len(kept)
+                assert kept == found[: len(kept)]
+            assert after.recovery_report.damages == ()
+
+
+def test_after_open_everything_found_is_durable(store):
+    wal = store.open(fsync_schedule=NEVER)
+    for number in range(5):
+        wal.append_for_topic("t", b"%d" % number * 4000)
+    again = store.killed().open(fsync_schedule=NEVER)
+    assert again.durable_offset("t") == again.next_offset("t") == 5
+    again.append_for_topic("t", b"more")
+    assert again.durable_offset("t") == 5
+
+
+def test_what_recovery_found_survives_a_power_cut_right_after_it(memory_store):
+    wal, backend = with_faults(memory_store, fsync_schedule=NEVER)
+    for number in range(5):
+        wal.append_for_topic("t", b"%d" % number * 4000)
+    killed = memory_store.killed()
+    again, backend = with_faults(killed, fsync_schedule=NEVER)
+    with after_power_cut(killed, backend) as after:
+        assert contents(after, "t") == [b"%d" % number * 4000 for number in range(5)]
+    assert again.next_offset("t") == 5
+
+
+def test_durable_writes_are_durable_without_a_sync(make_store):
+    store = make_store("fd")
+    wal = store.open(fsync_schedule=EACH, durable_writes=True)
+    for number in range(10):
+        wal.append_for_topic("t", bytes([number]) * 3000)
+        assert wal.durable_offset("t") == number + 1
+    wal.batch_append_for_topic("t", [bytes(5000)] * 6)
+    assert wal.durable_offset("t") == 16
+    assert len(contents(wal, "t")) == 16
+    killed = store.killed().open()
+    assert killed.next_offset("t") == 16
+    wal.close()
+    assert len(contents(store.open(), "t")) == 16
+
+
+# --- group commit -----------------------------------------------------------------------------------
+
+
+def test_those_who_wait_share_a_sync(memory_store):
+    wal, backend = with_faults(memory_store, fsync_schedule=EACH)
+    wal.append_for_topic("t", b"a")
+    backend.reset()
+
+    def write() -> None:
+        for _ in range(25):
+            wal.append_for_topic("t", b"x")
+
+    # A sync that takes a while, as on a disk: the others queue up behind it.
+    backend.during("sync", lambda: time.sleep(0.002), times=None)
+    run_threads([write] * 8)
+    assert wal.next_offset("t") == 201
+    assert wal.durable_offset("t") == 201
+    assert backend.calls["sync"] < 150
+    with after_power_cut(memory_store, backend) as after:
+        assert after.next_offset("t") == 201
+
+
+def test_an_acknowledged_entry_has_no_gap_below_it(memory_store):
+    """A topic over two segments: an acknowledgement waits for both files."""
+    wal, backend = with_faults(memory_store, fsync_schedule=EACH)
+
+    def write(writer: int) -> None:
+        for number in range(12):
+            wal.append_for_topic("t", b"%d-%d" % (writer, number) * 1500)
+            with after_power_cut(memory_store, backend) as after:
+                assert after.recovery_report.damages == ()
+                assert b"%d-%d" % (writer, number) * 1500 in contents(after, "t")
+
+    run_threads([lambda writer=writer: write(writer) for writer in range(3)])
+    assert wal.next_offset("t") == 36
+
+
+# --- checkpoints ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", [NEVER, RARELY, EACH])
+def test_a_strict_checkpoint_is_durable_on_return_and_never_before_its_entry(memory_store, schedule):
+    wal, backend = with_faults(memory_store, fsync_schedule=schedule)
+    for number in range(8):
+        wal.append_for_topic("t", b"%d" % number * 2500)
+    for number in range(8):
+        assert wal.read_next("t").offset == number
+        with after_power_cut(memory_store, backend) as after:
+            assert after.cursor_offset("t") == number + 1
+            assert after.next_offset("t") >= number + 1
+            assert after.recovery_report.clamped_cursors == ()
+
+
+def test_a_cursor_never_points_past_the_log_at_any_crash_point(memory_store):
+    wal, backend = with_faults(memory_store, fsync_schedule=NEVER, consistency=ReadConsistency.at_least_once(3))
+    images = []
+    for operation in ("write", "sync"):
+        backend.during(operation, lambda: images.append(backend.synced_store()), times=None)
+    for number in range(30):
+        wal.append_for_topic("t", b"%d" % number * 700)
+        if number % 4 == 3:
+            wal.batch_read_for_topic("t", max_entries=3)
+    wal.close()
+    for image in images:
+        with Walrus(memory_store.path, backend=MemoryBackend(store=image)) as after:
+            assert after.recovery_report.clamped_cursors == ()
+            assert after.recovery_report.damages == ()
+            assert after.cursor_offset("t") <= after.next_offset("t")
+
+
+@pytest.mark.parametrize("cursor", ["default", "other"])
+def test_a_seek_is_durable_on_return(memory_store, cursor):
+    wal, backend = with_faults(memory_store, fsync_schedule=NEVER)
+    wal.batch_append_for_topic("t", [b"x"] * 10)
+    for offset in (7, 3, 10, 0):
+        wal.seek("t", offset, cursor)
+        with after_power_cut(memory_store, backend) as after:
+            assert after.cursor_offset("t", cursor) == offset
+
+
+# --- reclaim ----------------------------------------------------------------------------------------------
+
+
+def test_nothing_given_back_is_missed_after_a_power_cut(memory_store):
+    wal, backend = with_faults(memory_store, fsync_schedule=NEVER)
+    images = []
+    for operation in ("write", "sync", "discard", "remove", "sync_dir"):
+        backend.during(operation, lambda: images.append(backend.synced_store()), times=None)
+    for number in range(14):
+        wal.append_for_topic("t", bytes([number]) * WHOLE_BLOCK)
+        if number % 2:
+            wal.read_next("t")
+            wal.sync()
+    wal.close()
+    assert wal.is_closed
+    for image in images:
+        with Walrus(memory_store.path, backend=MemoryBackend(store=image)) as after:
+            assert after.recovery_report.damages == ()
+            cursor = after.cursor_offset("t")
+            entries = after.batch_read_for_topic("t", 1 << 20, checkpoint=False)
+            assert [entry.offset for entry in entries] == list(range(cursor, after.next_offset("t")))
+            assert all(entry.data == bytes([entry.offset]) * WHOLE_BLOCK for entry in entries)
+
+
+def test_slots_are_leased_again_and_old_bytes_never_come_back(memory_store):
+    wal, backend = with_faults(memory_store, fsync_schedule=NEVER, consistency=LOOSE)
+    wal.append_for_topic("idle", b"keeps the first segment")
+    for number in range(40):
+        wal.append_for_topic("t", b"%03d" % number * 4000)
+        wal.read_next("t")
+        wal.sync()
+    assert len(memory_store.names(".wal")) <= 2
+    again = memory_store.killed().open()
+    assert contents(again, "t") == [b"039" * 4000]
+    assert again.next_offset("t") == 40
+    assert backend.calls["discard"] > 20
+
+
+# --- observers ---------------------------------------------------------------------------------------------
+
+
+def test_observers_are_told_of_rare_events(memory_store):
+    told = []
+
+    class Observer:
+        @hookimpl
+        def walrus_recovered(self, report):
+            told.append(("recovered", report.topic_count))
+
+        @hookimpl
+        def walrus_segment_created(self, info):
+            told.append(("created", info.sequence))
+
+        @hookimpl
+        def walrus_segment_reclaimed(self, info):
+            told.append(("reclaimed", info.sequence))
+
+        @hookimpl
+        def walrus_block_sealed(self, info):
+            told.append(("sealed", info.topic, info.first_offset, info.end_offset))
+
+        @hookimpl
+        def walrus_synced(self, file_count, duration_s):
+            told.append(("synced", file_count >= 1 and duration_s >= 0))
+
+        @hookimpl
+        def walrus_poisoned(self, error):
+            told.append(("poisoned", type(error).__name__))
+
+    wal, backend = with_faults(memory_store, fsync_schedule=NEVER, observers=(Observer(),))
+    assert told == [("recovered", 0)]
+    for number in range(5):
+        wal.append_for_topic("t", bytes([number]) * WHOLE_BLOCK)
+    wal.batch_read_for_topic("t", 1 << 20)
+    wal.sync()
+    events = {event[0] for event in told}
+    assert events == {"recovered", "created", "sealed", "synced", "reclaimed"}
+    assert [event for event in told if event[0] == "created"] == [("created", 1), ("created", 2)]
+    assert sorted(event for event in told if event[0] == "sealed") == [("sealed", "t", n, n + 1) for n in range(4)]
+    assert ("reclaimed", 1) in told
+    assert ("synced", True) in told
+    backend.fail("sync", number=5)
+    with pytest.raises(SyncFailedError):
+        append_and_sync(wal)
+    assert [event for event in told if event[0] == "poisoned"] == [("poisoned", "SyncFailedError")]
+
+
+def append_and_sync(wal: Walrus) -> None:
+    wal.append_for_topic("t", b"x")
+    wal.sync()
+
+
+# --- clean marks -------------------------------------------------------------------------------------------
+
+
+def test_clean_marks(store):
+    wal = store.open()
+    assert wal.topic_is_clean("t")
+    wal.append_for_topic("t", b"a")
+    assert not wal.topic_is_clean("t")
+    wal.mark_topic_clean("t")
+    assert wal.topic_is_clean("t")
+    assert wal.durable_offset("t") == 1
+    wal.read_next("t")
+    assert wal.topic_is_clean("t")
+    wal.close()
+    wal = store.open()
+    assert wal.topic_is_clean("t")
+    wal.batch_append_for_topic("t", [b"b"])
+    assert not wal.topic_is_clean("t")
+    wal.mark_topic_clean("t")
+    wal.mark_topic_dirty("t")
+    assert not wal.topic_is_clean("t")
+    wal.mark_topic_dirty("t")
+    wal.mark_topic_clean("t")
+    killed = store.killed().open()
+    assert killed.topic_is_clean("t")
+    wal.append_for_topic("t", b"c")
+    assert not store.killed().open().topic_is_clean("t")
+
+
+def test_a_clean_mark_belongs_to_its_topic(store):
+    wal = store.open()
+    for topic in ("t", "u"):
+        wal.append_for_topic(topic, b"a")
+    wal.mark_topic_clean("t")
+    assert (wal.topic_is_clean("t"), wal.topic_is_clean("u")) == (True, False)

@@ -1,0 +1,506 @@
+"""Files that were cut short, overwritten or exchanged: what opening the directory makes of them."""
+
+from __future__ import annotations
+
+import os
+import struct
+
+import pytest
+from helpers import LOOSE, NEVER, WHOLE_BLOCK, contents, read_all, with_faults
+
+from walrus_core import CorruptionError, pages
+from walrus_core.errors import UnsupportedVersionError
+from walrus_core.format import PAGE_SIZE, SEGMENT_COPY_AT, SEGMENT_HEADER_SIZE, SEGMENT_HEADER_USED
+from walrus_core.hot import FNV_BASIS, fnv1a64
+
+FIRST = "00000000000000000001.wal"
+
+
+def with_version(data: bytes, at: int, size: int, version: int) -> bytes:
+    """Return a header of which only the version is another, with a checksum that fits."""
+    body = bytearray(data[at : at + size - 8])
+    struct.pack_into("<I", body, 8, version)
+    return bytes(body) + struct.pack("<Q", fnv1a64(bytes(body), FNV_BASIS))
+
+
+def two_topics(store, **options):
+    """Fill a log with topics t (6 blocks, of which a slow cursor has read nothing) and u; close it."""
+    wal = store.open(fsync_schedule=NEVER, **options)
+    for number in range(6):
+        wal.append_for_topic("t", bytes([number]) * WHOLE_BLOCK)
+    wal.append_for_topic("u", b"u")
+    wal.seek("t", 0, cursor="slow")
+    wal.read_next("t")
+    wal.read_next("t")
+    wal.close()
+
+
+# --- versions and features ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [2, 2**32 - 1])
+def test_a_newer_segment_is_refused_as_such_and_left_alone(store, version):
+    two_topics(store)
+    data = store.read_file(FIRST)
+    for at in (0, SEGMENT_COPY_AT):
+        store.patch(FIRST, at, with_version(data, at, SEGMENT_HEADER_USED, version))
+    before = {name: store.read_file(name) for name in store.names()}
+    with pytest.raises(UnsupportedVersionError) as caught:
+        store.open()
+    assert (caught.value.found, caught.value.supported) == (version, 1)
+    assert caught.value.path.endswith(FIRST)
+    assert not isinstance(caught.value, CorruptionError)
+    assert {name: store.read_file(name) for name in store.names()} == before
+
+
+def test_a_newer_cursor_file_is_refused_as_such(store):
+    two_topics(store)
+    data = store.read_file("cursors.db")
+    for at in (0, PAGE_SIZE):
+        store.patch("cursors.db", at, with_version(data, at, 512, 2))
+    before = store.read_file("cursors.db")
+    with pytest.raises(UnsupportedVersionError, match="version 2"):
+        store.open()
+    assert store.read_file("cursors.db") == before
+
+
+@pytest.mark.parametrize("at", [16, 24])
+def test_unknown_features_are_refused(store, at):
+    two_topics(store)
+    data = bytearray(store.read_file(FIRST))
+    data[at] = 1
+    for place in (0, SEGMENT_COPY_AT):
+        store.patch(FIRST, place, with_version(bytes(data), 0, SEGMENT_HEADER_USED, 1))
+    with pytest.raises(UnsupportedVersionError):
+        store.open()
+
+
+# --- segments -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", [0, 8, 100, 511])
+def test_a_segment_header_is_read_from_its_copy(store, place):
+    two_topics(store)
+    store.flip(FIRST, place)
+    wal = store.open()
+    assert [damage.kind for damage in wal.recovery_report.damages] == ["segment header, read from its copy"]
+    assert contents(wal, "u") == [b"u"]
+    assert wal.next_offset("t") == 6
+
+
+def test_a_segment_whose_header_is_lost_is_reported_and_left_alone(store):
+    two_topics(store)
+    store.flip(FIRST, 40)
+    store.flip(FIRST, SEGMENT_COPY_AT + 40)
+    before = store.read_file(FIRST)
+    wal = store.open(on_corruption="skip", consistency=LOOSE)
+    damages = {(damage.kind, damage.topic) for damage in wal.recovery_report.damages}
+    assert ("segment header", None) in damages
+    assert ("missing block", "t") in damages
+    assert wal.next_offset("t") == 6
+    assert [entry.offset for entry in wal.batch_read_for_topic("t", 1 << 20)] == [4, 5]
+    for number in range(8):
+        wal.append_for_topic("t", bytes([number]) * WHOLE_BLOCK)
+    read_all(wal, "t")
+    wal.close()
+    assert store.read_file(FIRST) == before
+
+
+@pytest.mark.parametrize("size", [0, 1, 600, 33_000, SEGMENT_HEADER_SIZE, SEGMENT_HEADER_SIZE + 20_000, 131_071])
+def test_a_truncated_segment_is_reported_and_what_is_left_is_read(store, size):
+    two_topics(store)
+    store.write_file(FIRST, store.read_file(FIRST)[:size])
+    wal = store.open(on_corruption="skip", consistency=LOOSE)
+    kinds = {damage.kind for damage in wal.recovery_report.damages}
+    assert kinds & {"segment truncated", "segment header", "segment header, read from its copy"}
+    assert wal.next_offset("t") == 6
+    found = {entry.offset: entry.data for entry in wal.batch_read_for_topic("t", 1 << 20, start_offset=4)}
+    assert found == {4: bytes([4]) * WHOLE_BLOCK, 5: bytes([5]) * WHOLE_BLOCK}
+    for entry in wal.topic("t"):
+        assert entry.data == bytes([entry.offset]) * WHOLE_BLOCK
+    assert wal.append_for_topic("t", b"after") == 6
+    wal.close()
+    assert contents(store.open(on_corruption="skip"), "t")[-1] == b"after"
+
+
+def test_a_missing_segment_is_reported(store):
+    two_topics(store)
+    names = store.names(".wal")
+    assert len(names) == 2
+    if store.kind == "memory":
+        del store._memory.files[os.path.join(store.path, FIRST)]
+    else:
+        os.unlink(os.path.join(store.path, FIRST))
+    wal = store.open()
+    assert ("missing block", "t") in {(damage.kind, damage.topic) for damage in wal.recovery_report.damages}
+    with pytest.raises(CorruptionError):
+        wal.read_next("t")
+    assert wal.read_next("t", on_corruption="skip").offset == 4
+
+
+def test_a_segment_under_the_name_of_another_is_not_believed(store):
+    two_topics(store)
+    store.write_file("00000000000000000007.wal", store.read_file(FIRST))
+    wal = store.open()
+    assert [damage.kind for damage in wal.recovery_report.damages] == ["segment name"]
+    assert len(contents(wal, "t")) == 6
+    wal.close()
+    assert "00000000000000000007.wal" in store.names()
+
+
+def test_a_segment_of_another_log_is_reported_and_left_alone(make_store, store):
+    other = make_store("memory", "other")
+    wal = other.open()
+    wal.append_for_topic("t", b"of the other log")
+    wal.close()
+    stranger = other.read_file(FIRST)
+    two_topics(store)
+    store.write_file("00000000000000000005.wal", stranger)
+    for _ in range(2):
+        wal = store.open()
+        assert wal.recovery_report.foreign_files == ("00000000000000000005.wal",)
+        assert wal.recovery_report.damages == ()
+        for number in range(4):
+            wal.append_for_topic("t", bytes([number]) * WHOLE_BLOCK)
+        assert b"of the other log" not in contents(wal, "t")
+        wal.close()
+    read_all(store.open(consistency=LOOSE), "t")
+    assert store.read_file("00000000000000000005.wal") == stranger
+
+
+def test_swapped_segments_are_noticed(store):
+    two_topics(store)
+    first, second = store.names(".wal")
+    data = store.read_file(first)
+    store.write_file(first, store.read_file(second))
+    store.write_file(second, data)
+    wal = store.open(on_corruption="skip")
+    assert [damage.kind for damage in wal.recovery_report.damages][:2] == ["segment name", "segment name"]
+    assert all(entry.data == bytes([entry.offset]) * WHOLE_BLOCK for entry in wal.topic("t"))
+
+
+@pytest.mark.parametrize("copy", [0, 1536])
+def test_swapped_blocks_are_noticed(store, copy):
+    """Whole slots exchanged: each header names the slot that it was written for."""
+    two_topics(store)
+    data = store.read_file(FIRST)
+    slots = [data[SEGMENT_HEADER_SIZE + slot * 16384 :][:16384] for slot in range(2)]
+    for slot in range(2):
+        store.patch(FIRST, SEGMENT_HEADER_SIZE + slot * 16384, slots[1 - slot])
+        store.flip(FIRST, SEGMENT_HEADER_SIZE + slot * 16384 + copy)
+    wal = store.open(on_corruption="skip")
+    assert [damage.kind for damage in wal.recovery_report.damages][:2] == ["block header", "block header"]
+    assert all(entry.data == bytes([entry.offset]) * WHOLE_BLOCK for entry in wal.topic("t"))
+
+
+def test_swapped_bodies_are_noticed(memory_store):
+    two_topics(memory_store)
+    data = memory_store.read_file(FIRST)
+    bodies = [data[SEGMENT_HEADER_SIZE + slot * 16384 + PAGE_SIZE :][: 16384 - PAGE_SIZE] for slot in range(2)]
+    for slot in range(2):
+        memory_store.patch(FIRST, SEGMENT_HEADER_SIZE + slot * 16384 + PAGE_SIZE, bodies[1 - slot])
+    wal = memory_store.open()
+    for offset in (0, 1):
+        with pytest.raises(CorruptionError) as caught:
+            wal.batch_read_for_topic("t", start_offset=offset)
+        assert (caught.value.offset, caught.value.end_offset) == (offset, offset + 1)
+    assert wal.batch_read_for_topic("t", 1, start_offset=2)[0].data == bytes([2]) * WHOLE_BLOCK
+
+
+@pytest.mark.parametrize("sector", [6, 7])
+def test_a_lost_mark_is_made_up_for_by_a_scan(store, sector):
+    two_topics(store)
+    for name in store.names(".wal"):
+        for slot in range(4):
+            store.patch(name, SEGMENT_HEADER_SIZE + slot * 16384 + sector * 512, b"\xff" * 64)
+    wal = store.open()
+    assert wal.next_offset("t") == 6
+    assert contents(wal, "t") == [bytes([number]) * WHOLE_BLOCK for number in range(6)]
+    assert contents(wal, "u") == [b"u"]
+
+
+def test_both_marks_lost(store):
+    two_topics(store)
+    for name in store.names(".wal"):
+        for slot in range(4):
+            if any(store.read_file(name)[SEGMENT_HEADER_SIZE + slot * 16384 :][:100]):
+                store.patch(name, SEGMENT_HEADER_SIZE + slot * 16384 + 6 * 512, b"\xff" * 1024)
+    wal = store.open()
+    assert contents(wal, "t") == [bytes([number]) * WHOLE_BLOCK for number in range(6)]
+    assert contents(wal, "u") == [b"u"]
+
+
+# --- what a crash leaves -------------------------------------------------------------------------
+
+
+def test_garbage_behind_the_last_frame_is_a_torn_tail(store):
+    wal = store.open(fsync_schedule=NEVER)
+    wal.append_for_topic("t", b"sound")
+    wal.append_for_topic("t", b"torn off")
+    killed = store.killed()
+    name, at = killed.find(b"torn off")
+    killed.patch(name, at + 4, bytes(4))
+    again = killed.open()
+    assert contents(again, "t") == [b"sound"]
+    report = again.recovery_report
+    assert report.damages == ()
+    assert not report.clean
+    assert [(cut.topic, cut.offset, cut.reason) for cut in report.cuts] == [("t", 1, "torn tail")]
+    assert again.append_for_topic("t", b"next") == 1
+    again.close()
+    again = killed.open()
+    assert again.recovery_report.cuts == ()
+    assert contents(again, "t") == [b"sound", b"next"]
+
+
+def test_sound_frames_behind_a_cut_are_copied_aside(store):
+    wal = store.open(fsync_schedule=NEVER)
+    for number in range(6):
+        wal.append_for_topic("t", b"entry-%d" % number)
+    killed = store.killed()
+    name, at = killed.find(b"entry-3")
+    killed.patch(name, at, b"ENTRY")
+    again = killed.open()
+    assert contents(again, "t") == [b"entry-0", b"entry-1", b"entry-2"]
+    cut = again.recovery_report.cuts[0]
+    assert cut.offset == 3
+    evidence = killed.read_file(os.path.basename(cut.evidence_path))
+    for number in (0, 4, 5):
+        assert b"entry-%d" % number in evidence
+    assert again.recovery_report.foreign_files == ()
+    for number in range(9):
+        again.append_for_topic("t", bytes([number]) * WHOLE_BLOCK)
+    again.close()
+    assert killed.open().recovery_report.damages == ()
+    assert killed.read_file(os.path.basename(cut.evidence_path)) == evidence
+
+
+def test_opening_again_changes_nothing_more(store):
+    wal = store.open(fsync_schedule=NEVER)
+    for number in range(5):
+        wal.append_for_topic("t", bytes([number]) * WHOLE_BLOCK)
+    wal.append_for_topic("u", b"u")
+    killed = store.killed()
+    killed.open().close()
+    before = {name: killed.read_file(name) for name in killed.names()}
+    for _ in range(3):
+        wal = killed.open()
+        assert wal.recovery_report.clean
+        assert wal.recovery_report.scanned_bytes == 0
+        wal.close()
+    assert {name: killed.read_file(name) for name in killed.names()} == before
+
+
+def test_a_large_entry_of_which_only_the_body_reached_the_medium(memory_store):
+    """A power cut may keep the later blocks of an unsynced entry and lose its header page."""
+    wal = memory_store.open(fsync_schedule=NEVER)
+    wal.append_for_topic("t", b"before")
+    wal.sync()
+    wal.append_for_topic("u", b"\x5a" * 40_000)
+    killed = memory_store.killed()
+    killed.patch(FIRST, SEGMENT_HEADER_SIZE + 16384, bytes(PAGE_SIZE))
+    again = killed.open()
+    assert again.recovery_report.damages == ()
+    assert contents(again, "t") == [b"before"]
+    assert again.topics() == ["t"]
+    assert again.append_for_topic("u", b"\x5b" * 40_000) == 0
+    again.sync()
+    assert killed.names(".wal") == [FIRST]
+
+
+# --- cursors.db -----------------------------------------------------------------------------------
+
+
+def page_of(store, topic: bytes, cursor: bytes = b"") -> int:
+    """Return the number of the page of a topic or cursor."""
+    data = store.read_file("cursors.db")
+    for number in range(2, len(data) // PAGE_SIZE):
+        page = data[number * PAGE_SIZE : (number + 1) * PAGE_SIZE]
+        if page[2 * 512 + 40 :].startswith(topic + cursor + b"\0") and topic:
+            return number
+    raise AssertionError(f"no page of {topic!r}")
+
+
+def newest_state(store, number: int) -> int:
+    """Return the position of the newer state of a page."""
+    data = store.read_file("cursors.db")
+    at = number * PAGE_SIZE
+    generations = [struct.unpack_from("<Q", data, at + place)[0] for place in (0, 512)]
+    return at + 512 * generations.index(max(generations))
+
+
+def test_a_header_copy_of_the_cursor_file_is_enough(store):
+    two_topics(store)
+    store.patch("cursors.db", 0, b"\xff" * PAGE_SIZE)
+    wal = store.open()
+    assert wal.cursor_offset("t") == 2
+
+
+def test_both_headers_lost(store):
+    two_topics(store)
+    store.patch("cursors.db", 0, b"\xff" * 2 * PAGE_SIZE)
+    with pytest.raises(CorruptionError, match="header"):
+        store.open()
+
+
+def test_a_missing_cursor_file_beside_segments_is_an_error(store):
+    two_topics(store)
+    data = store.read_file("cursors.db")
+    store.write_file("saved", data)
+    if store.kind == "memory":
+        del store._memory.files[os.path.join(store.path, "cursors.db")]
+    else:
+        os.unlink(os.path.join(store.path, "cursors.db"))
+    with pytest.raises(CorruptionError, match="missing"):
+        store.open()
+    assert "cursors.db" not in store.names()
+    store.write_file("cursors.db", bytes(len(data)))
+    with pytest.raises(CorruptionError):
+        store.open()
+    store.write_file("cursors.db", data)
+    assert store.open().cursor_offset("t") == 2
+
+
+def test_one_damaged_state_falls_back_to_the_other_and_is_reported(store):
+    two_topics(store)
+    page = page_of(store, b"t", b"default")
+    store.flip("cursors.db", newest_state(store, page) + 9)
+    wal = store.open()
+    assert [damage.kind for damage in wal.recovery_report.damages] == ["cursor state, read from the older one"]
+    assert wal.cursor_offset("t") == 1
+    assert wal.read_next("t").offset == 1
+    wal.close()
+    wal = store.open()
+    assert wal.cursor_offset("t") == 2
+    assert wal.recovery_report.damages == ()
+
+
+def test_both_states_of_a_cursor_damaged(store):
+    two_topics(store)
+    page = page_of(store, b"t", b"default")
+    for place in (0, 512):
+        store.patch("cursors.db", page * PAGE_SIZE + place, b"\xff" * 64)
+    wal = store.open()
+    assert [(damage.kind, damage.topic) for damage in wal.recovery_report.damages] == [("cursor states", "t")]
+    for call in (
+        lambda: wal.read_next("t"),
+        lambda: wal.read_next("t", checkpoint=False),
+        lambda: wal.batch_read_for_topic("t"),
+        lambda: wal.cursor_offset("t"),
+    ):
+        with pytest.raises(CorruptionError, match="seek"):
+            call()
+    assert wal.batch_read_for_topic("t", start_offset=3)[0].offset == 3
+    assert len(contents(wal, "t")) == 6
+    assert wal.read_next("t", cursor="slow").offset == 0
+    assert wal.read_next("u").data == b"u"
+    for _ in range(6):
+        wal.read_next("t", cursor="slow")
+    wal.sync()
+    assert wal.oldest_offset("t") == 0, "nothing may be given back while a position is unknown"
+    wal.seek("t", 4)
+    assert wal.read_next("t").offset == 4
+    wal.sync()
+    assert wal.oldest_offset("t") > 0
+    wal.close()
+    wal = store.open()
+    assert wal.cursor_offset("t") == 5
+
+
+def test_both_states_of_a_topic_damaged(store):
+    wal = store.open(fsync_schedule=NEVER)
+    for number in range(6):
+        wal.append_for_topic("t", bytes([number]) * WHOLE_BLOCK)
+    wal.batch_read_for_topic("t", 3 * WHOLE_BLOCK)
+    wal.sync()
+    assert wal.oldest_offset("t") == 3
+    wal.close()
+    page = page_of(store, b"t")
+    for place in (0, 512):
+        store.patch("cursors.db", page * PAGE_SIZE + place, b"\xff" * 64)
+    wal = store.open()
+    assert ("cursor states", "t") in {(damage.kind, damage.topic) for damage in wal.recovery_report.damages}
+    assert wal.next_offset("t") == 6
+    assert wal.batch_read_for_topic("t", 1, start_offset=3)[0].data == bytes([3]) * WHOLE_BLOCK
+    assert wal.append_for_topic("t", b"after") == 6
+
+
+@pytest.mark.parametrize("copy", [2 * 512, 5 * 512])
+def test_an_identity_is_read_from_its_copy(store, copy):
+    two_topics(store)
+    for page in (page_of(store, b"t"), page_of(store, b"t", b"default")):
+        store.flip("cursors.db", page * PAGE_SIZE + copy + 41)
+    wal = store.open()
+    assert wal.topics() == ["t", "u"]
+    assert wal.cursor_offset("t") == 2
+
+
+def test_a_page_with_states_and_no_identity_is_an_error(store):
+    two_topics(store)
+    page = page_of(store, b"t", b"default")
+    for copy in (2 * 512, 5 * 512):
+        store.flip("cursors.db", page * PAGE_SIZE + copy + 41)
+    with pytest.raises(CorruptionError) as caught:
+        store.open()
+    assert caught.value.at_bytes == page * PAGE_SIZE
+
+
+def test_a_cursor_beyond_the_end_is_set_back_and_reported(store):
+    wal = store.open(fsync_schedule=NEVER)
+    wal.append_for_topic("t", b"first")
+    wal.sync()
+    old = store.killed()
+    wal.append_for_topic("t", b"second")
+    wal.read_next("t")
+    wal.read_next("t")
+    wal.close()
+    old.write_file("cursors.db", store.read_file("cursors.db"))
+    wal = old.open()
+    assert wal.recovery_report.clamped_cursors == ("t/default",)
+    assert (wal.next_offset("t"), wal.cursor_offset("t")) == (1, 1)
+    assert wal.append_for_topic("t", b"anew") == 1
+    assert wal.read_next("t").data == b"anew"
+    wal.close()
+    assert old.open().recovery_report.clamped_cursors == ()
+
+
+@pytest.mark.timeout(30)
+def test_sequences_of_blocks_are_never_used_again(memory_store):
+    """The page that reserves them falls back to its older state, from before the first block."""
+    wal = memory_store.open(fsync_schedule=NEVER)
+    for number in range(3):
+        wal.append_for_topic("t", bytes([number]) * WHOLE_BLOCK)
+    wal.append_for_topic("u", b"u")
+    killed = memory_store.killed()
+    killed.flip("cursors.db", newest_state(killed, 2) + 9)
+    for turn in range(2):
+        wal = killed.open()
+        for number in range(4):
+            wal.append_for_topic("t", bytes([3 + turn * 4 + number]) * WHOLE_BLOCK)
+        wal.sync()
+        sequences = [block.sequence for topic in wal._engine.topics.values() for block in topic.blocks]
+        assert len(sequences) == len(set(sequences))
+        killed = killed.killed()
+    wal = killed.open()
+    assert contents(wal, "t") == [bytes([number]) * WHOLE_BLOCK for number in range(11)]
+
+
+def test_every_topic_and_cursor_survives_growth_of_the_cursor_file(memory_store):
+    wal, backend = with_faults(memory_store, consistency=LOOSE, fsync_schedule=NEVER)
+    for number in range(60):
+        wal.append_for_topic(f"t{number}", b"%d" % number)
+        wal.append_for_topic(f"t{number}", b"more")
+        wal.read_next(f"t{number}", cursor=f"c{number}")
+    wal.sync()
+    for state in (memory_store.killed(), memory_store):
+        memory_store.close() if state is memory_store else None
+        again = state.open()
+        assert len(again.topics()) == 60
+        assert [again.cursor_offset(f"t{number}", f"c{number}") for number in range(60)] == [1] * 60
+    assert backend.calls["sync"] < 200
+
+
+def test_metadata_pages_that_are_too_short_are_not_sound():
+    assert pages.decode_segment_header(b"", "x") == (None, False)
+    assert pages.decode_block_header(b"", 1) == (None, False)
+    assert pages.decode_cursors_header(b"", "x") is None

@@ -1,0 +1,266 @@
+"""Calls that come while the same thread is inside the log, and exceptions that break into it.
+
+A signal handler or a finaliser may call the log at any moment of another call; an interrupt may
+end one at any moment. Both are made to happen inside every call of the backend, one by one.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+
+import pytest
+from faults import FaultyBackend
+from helpers import EACH, NEVER, WHOLE_BLOCK, contents
+
+from walrus_core import FsyncSchedule, Walrus
+from walrus_core.errors import ClosedError, ReentrantCallError
+
+BACKGROUND = FsyncSchedule.milliseconds(1)
+PLACES_MAX = 80
+
+OUTER = {
+    "append": lambda wal: wal.append_for_topic("t", b"outer"),
+    "append to a new topic": lambda wal: wal.append_for_topic("new", b"outer"),
+    "append into a new block": lambda wal: wal.append_for_topic("t", b"outer" * 2300),
+    "batch": lambda wal: wal.batch_append_for_topic("t", [b"outer"] * 3),
+    "batch over blocks": lambda wal: wal.batch_append_for_topic("t", [b"outer" * 1500] * 9),
+    "read_next": lambda wal: wal.read_next("t"),
+    "batch_read": lambda wal: wal.batch_read_for_topic("t"),
+    "first read of a cursor": lambda wal: wal.read_next("t", cursor="another"),
+    "sync": lambda wal: wal.sync(),
+    "seek": lambda wal: wal.seek("t", 3),
+    "mark clean": lambda wal: wal.mark_topic_clean("t"),
+    "close": lambda wal: wal.close(),
+}
+INNER = {
+    "append": lambda wal: wal.append_for_topic("t", b"inner"),
+    "append elsewhere": lambda wal: wal.append_for_topic("elsewhere", b"inner"),
+    "append large": lambda wal: wal.append_for_topic("t", b"inner" * 2300),
+    "batch": lambda wal: wal.batch_append_for_topic("t", [b"inner" * 1500] * 9),
+    "read_next": lambda wal: wal.read_next("t"),
+    "peek": lambda wal: wal.read_next("t", checkpoint=False),
+    "batch_read": lambda wal: wal.batch_read_for_topic("t"),
+    "iterate": lambda wal: list(wal.topic("t")),
+    "sync": lambda wal: wal.sync(),
+    "seek": lambda wal: wal.seek("t", 2),
+    "mark clean": lambda wal: wal.mark_topic_clean("t"),
+    "facts": lambda wal: (wal.topics(), wal.topic_entry_counts(), wal.topic_info("t"), wal.durable_offset("t")),
+    "close": lambda wal: wal.close(),
+}
+
+
+def start(store, schedule) -> tuple[Walrus, FaultyBackend]:
+    """Open a new log with some entries, part of them consumed and ready to be given back."""
+    backend = FaultyBackend()
+    wal = Walrus(
+        store.path, backend=backend, fsync_schedule=schedule, block_size=16384, blocks_per_segment=4
+    )
+    wal.append_for_topic("u", b"u")
+    for number in range(4):
+        wal.append_for_topic("t", b"%d" % number * (WHOLE_BLOCK if number < 2 else 10))
+    wal.batch_read_for_topic("t", 2 * WHOLE_BLOCK)
+    return wal, backend
+
+
+def check_after(store, wal: Walrus, backend: FaultyBackend) -> None:
+    """The log works or is closed; what is in it is whole, in order, and found again."""
+    backend.rules.clear()
+    if not wal.is_closed:
+        check_contents(wal)
+        end = wal.next_offset("t")
+        assert wal.append_for_topic("t", b"after") == end
+        assert wal.batch_read_for_topic("t", 1 << 20, start_offset=end)[0].data == b"after"
+        wal.read_next("t")
+        wal.sync()
+        wal.close()
+    assert backend.open_files == set()
+    with Walrus(store.path, backend=backend) as again:
+        check_contents(again)
+        assert again.recovery_report.damages == ()
+        assert again.append_for_topic("t", b"again") == again.next_offset("t") - 1
+
+
+def check_contents(wal: Walrus) -> None:
+    entries = list(wal.topic("t"))
+    assert [entry.offset for entry in entries] == list(range(wal.oldest_offset("t"), wal.next_offset("t")))
+    data = [entry.data for entry in entries]
+    for part in (b"outer", b"inner"):
+        assert data.count(part * 1500) in (0, 9), "a batch is there as a whole or not at all"
+    assert data.count(b"outer") in (0, 1, 3)
+    assert contents(wal, "u") == [b"u"]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("inner", INNER)
+@pytest.mark.parametrize("outer", OUTER)
+def test_a_call_inside_a_call_works_or_is_refused_and_never_hangs(memory_store, outer, inner):
+    for schedule in (EACH, NEVER, BACKGROUND):
+        for place in range(PLACES_MAX):
+            wal, backend = start(memory_store, schedule)
+            answers: list[object] = []
+
+            def call(wal=wal, answers=answers) -> None:
+                try:
+                    answers.append(INNER[inner](wal))
+                except (ReentrantCallError, ClosedError) as error:
+                    answers.append(error)
+
+            countdown = backend.interrupt(place, call)
+            try:
+                OUTER[outer](wal)
+            except ClosedError:
+                assert inner == "close"
+            backend.countdown = None
+            check_after(memory_store, wal, backend)
+            if not countdown.is_over:
+                break
+        assert place < PLACES_MAX - 1, "more calls than places were tried"
+
+
+class Interrupted(BaseException):
+    """As KeyboardInterrupt, which pytest would take for its own."""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("error", [Interrupted, MemoryError])
+@pytest.mark.parametrize("outer", OUTER)
+def test_an_interrupt_leaves_the_operation_done_or_not_done(memory_store, outer, error):
+    for schedule in (EACH, NEVER, BACKGROUND):
+        for place in range(PLACES_MAX):
+            wal, backend = start(memory_store, schedule)
+            before = wal.next_offset("t")
+
+            def fail() -> None:
+                raise error("break in")
+
+            countdown = backend.interrupt(place, fail)
+            try:
+                OUTER[outer](wal)
+            except error:
+                added = {"batch": 3, "batch over blocks": 9}.get(outer, 1)
+                assert wal.is_closed or wal.next_offset("t") - before in (0, added)
+            backend.countdown = None
+            check_after(memory_store, wal, backend)
+            if not countdown.is_over:
+                break
+        assert place < PLACES_MAX - 1, "more calls than places were tried"
+
+
+@pytest.mark.parametrize("error", [Interrupted, MemoryError])
+def test_an_interrupted_open_leaves_nothing_open(memory_store, error):
+    wal, backend = start(memory_store, NEVER)
+    killed = memory_store.killed()
+    expected = contents(wal, "t")
+    wal.close()
+    for place in range(PLACES_MAX):
+        state = killed.killed()
+        backend = FaultyBackend(state.backend())
+
+        def fail() -> None:
+            raise error("break in")
+
+        countdown = backend.interrupt(place, fail)
+        if not attempt(lambda state=state, backend=backend: state.open(backend=backend), error):
+            assert backend.open_files == set()
+        backend.countdown = None
+        state.close()
+        again = state.open()
+        assert contents(again, "t") == expected
+        assert again.recovery_report.damages == ()
+        again.close()
+        if not countdown.is_over:
+            break
+    assert 5 < place < PLACES_MAX - 1
+
+
+def attempt(call, error) -> bool:
+    """Return whether the call came back."""
+    try:
+        call()
+    except error:
+        return False
+    return True
+
+
+UNDER_SIGNALS = """
+import random, signal, time
+from walrus_core import FsyncSchedule, Walrus
+from walrus_core.errors import ReentrantCallError
+sys.path.insert(0, arguments[2])
+import conftest
+
+store = conftest.Store(arguments[1], arguments[0])
+wal = store.open(fsync_schedule=FsyncSchedule.milliseconds(1))
+source = random.Random(7)
+counts = {"worked": 0, "refused": 0}
+calls = [
+    lambda: wal.append_for_topic("t", b"signal"),
+    lambda: wal.batch_append_for_topic("t", [b"signal" * 500] * 5),
+    lambda: wal.read_next("t"),
+    lambda: wal.read_next("t", checkpoint=False),
+    lambda: wal.batch_read_for_topic("t", 1000),
+    lambda: wal.sync(),
+    lambda: wal.durable_offset("t"),
+    lambda: wal.mark_topic_clean("t"),
+]
+
+def handle(number, frame):
+    try:
+        source.choice(calls)()
+        counts["worked"] += 1
+    except ReentrantCallError:
+        counts["refused"] += 1
+
+wal.append_for_topic("t", b"first")
+signal.signal(signal.SIGALRM, handle)
+signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
+end_s = time.monotonic() + 3
+own = random.Random(8)
+while time.monotonic() < end_s:
+    try:
+        own.choice(calls)()
+    except ReentrantCallError:
+        raise AssertionError("refused outside a handler")
+signal.setitimer(signal.ITIMER_REAL, 0)
+assert counts["worked"] + counts["refused"] > 50, counts
+entries = list(wal.topic("t"))
+assert [entry.offset for entry in entries] == list(range(wal.oldest_offset("t"), wal.next_offset("t")))
+wal.close()
+wal = store.open()
+assert wal.recovery_report.damages == ()
+entries = list(wal.topic("t"))
+assert [entry.offset for entry in entries] == list(range(wal.oldest_offset("t"), wal.next_offset("t")))
+store.close()
+print(counts)
+"""
+
+
+@pytest.mark.parametrize("kind", ["memory", "fd", "mmap"])
+def test_a_log_may_be_called_from_signal_handlers(kind, tmp_path, run_child):
+    answer = run_child(UNDER_SIGNALS, tmp_path / "log", kind, os.path.join(os.path.dirname(__file__), ".."))
+    assert "worked" in answer.stdout
+
+
+def test_a_finaliser_may_call_the_log(memory_store):
+    """Garbage is collected at any allocation, also at one inside the log."""
+    wal = memory_store.open(fsync_schedule=NEVER)
+    answers = []
+
+    class Last:
+        def __del__(self):
+            try:
+                answers.append(wal.append_for_topic("t", b"last words"))
+            except ReentrantCallError:
+                answers.append(None)
+
+    for number in range(200):
+        last = Last()
+        last.itself = last
+        del last
+        wal.append_for_topic("t", b"%d" % number)
+        if number % 10 == 0:
+            gc.collect()
+    gc.collect()
+    assert len(answers) == 200
+    assert wal.next_offset("t") == 200 + sum(answer is not None for answer in answers)

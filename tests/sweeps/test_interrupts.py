@@ -1,0 +1,146 @@
+"""KeyboardInterrupt at every bytecode of every operation: it happens wholly or not at all.
+
+After each interrupt the same log is used on, on this and on another thread, and compared with a
+list; so are the images that a kill and that a power cut would leave right then and later. Nothing may
+hang, no slot may stay lost behind a reopen, no file open behind a close.
+
+WALRUS_SWEEP=all strikes every place (an hour), else a seeded choice of them; WALRUS_SWEEP_SEED
+takes another choice, WALRUS_SWEEP_AT=number strikes one place only.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import random
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from walrus_core import Walrus
+from walrus_core.flusher import Flusher
+
+from .ledger import DEFAULT, Effect, Images, Ledger, Model
+from .points import Struck, strike
+from .scenarios import SCENARIOS, SCHEDULES, SMALL, Scenario
+
+PLACES = 12
+"""Places struck for each operation, where not all are."""
+SEED = int(os.environ.get("WALRUS_SWEEP_SEED", "1"))
+FAILURES_SHOWN = 5
+WATCHDOG_S = 120.0
+
+CASES = [(name, schedule) for name in SCENARIOS for schedule in SCHEDULES]
+
+pytestmark = pytest.mark.timeout(0)  # each place has a watchdog of its own
+
+
+@pytest.fixture(autouse=True)
+def _no_background_thread(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Every run of an operation takes the same path, so that a number names a place."""
+    if "append_wakes_thread" not in request.node.name:
+        monkeypatch.setattr(Flusher, "wake", lambda _self: None)
+
+
+@pytest.fixture(autouse=True)
+def _watchdog() -> Iterator[None]:
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+class Sweep:
+    """One scenario under one schedule, struck at one place after the other."""
+
+    def __init__(self, scenario: Scenario, schedule: str) -> None:
+        self.scenario = scenario
+        self.options: dict[str, Any] = {**SMALL, "fsync_schedule": SCHEDULES[schedule], **scenario.options}
+        self.images = Images(self.options)
+        base = Ledger(self.options)
+        base.open()
+        scenario.build(base)
+        self.store = base.killed()
+        base.close()
+        if not scenario.is_killed:
+            self.store = base.killed()
+        self.model: Model = base.model
+
+    def run(self, number: int) -> Struck:
+        """Strike place ``number`` (0: none) and check everything. Raises: AssertionError."""
+        faulthandler.dump_traceback_later(WATCHDOG_S, exit=True, file=sys.__stderr__)
+        ledger = Ledger(self.options, self.store, self.model)
+        try:
+            return self._run(ledger, number)
+        finally:
+            if ledger.wal is not None and not ledger.wal.is_closed:
+                ledger.wal._engine.abandon()
+
+    def _run(self, ledger: Ledger, number: int) -> Struck:
+        scenario, effect = self.scenario, self.scenario.effect
+        if scenario.is_open:
+            ledger.open()
+            scenario.warm(ledger)
+        before = durable_offsets(ledger)
+        struck = strike(number, lambda: scenario.act(ledger))
+        try:
+            self._check(ledger, effect, before, happened=not struck.is_struck)
+        except BaseException as error:
+            error.add_note(f"place {number}: {struck.place}") if hasattr(error, "add_note") else None
+            raise
+        return struck
+
+    def _check(self, ledger: Ledger, effect: Effect, before: dict[str, int], happened: bool) -> None:
+        durable = {**before, **durable_offsets(ledger)}
+        self.images.check(ledger.killed(), ledger.model, effect, "killed at once")
+        self.images.check(ledger.backend.synced_store(), ledger.model, effect, "power cut at once", durable)
+        if ledger.wal is None or ledger.wal.is_closed:
+            if ledger.wal is not None:
+                ledger.close()
+            ledger.open()
+        ledger.settle(effect, happened)
+        ledger.go_on()
+        self.images.check(ledger.killed(), ledger.model, Effect(), "killed later")
+        ledger.sync()
+        durable = {topic: len(entries) for topic, entries in ledger.model.entries.items()}
+        self.images.check(ledger.backend.synced_store(), ledger.model, Effect(), "power cut later", durable)
+        ledger.close()
+        wal = ledger.open()
+        assert wal.recovery_report.damages == ()
+        self.images.check(ledger.killed(), ledger.model, Effect(), "opened again")
+        ledger.append("a", b"last")
+        ledger.close()
+
+
+def durable_offsets(ledger: Ledger) -> dict[str, int]:
+    """Return what the log says is durable now, nothing where it is not open."""
+    wal = ledger.wal
+    if wal is None or wal.is_closed:
+        return {}
+    return {topic: wal.durable_offset(topic) for topic in wal.topics()}
+
+
+def places(count: int, name: str) -> list[int]:
+    """Return the numbers of the places to strike."""
+    if "WALRUS_SWEEP_AT" in os.environ:
+        return [int(os.environ["WALRUS_SWEEP_AT"])]
+    if os.environ.get("WALRUS_SWEEP") == "all":
+        return list(range(1, count + 1))
+    return sorted(random.Random(f"{SEED} {name}").sample(range(1, count + 1), min(count, PLACES)))
+
+
+@pytest.mark.parametrize(("name", "schedule"), CASES, ids=lambda value: value)
+def test_an_interrupt_at_any_place(name: str, schedule: str) -> None:
+    sweep = Sweep(SCENARIOS[name], schedule)
+    count = sweep.run(0).count
+    assert count > 20, "nothing was swept"
+    failures: list[str] = []
+    for number in places(count, f"{name} {schedule}"):
+        try:
+            assert sweep.run(number).is_struck
+        except Exception as error:
+            notes = " ".join(getattr(error, "__notes__", ()))
+            failures.append(f"{notes}: {type(error).__name__}: {str(error)[:400]}")
+            if len(failures) >= FAILURES_SHOWN:
+                break
+    assert not failures, "\n".join(failures)
