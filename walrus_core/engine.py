@@ -54,6 +54,7 @@ class Engine:
         self._cursors_by_topic: dict[str, dict[str, Cursor]] = {}
         self._create_lock = threading.RLock()
         self._close_lock = threading.RLock()
+        self._is_released = False
         self.damages: list[Damage] = []
         self.backend = self._make_backend()
         self.files = FileCache(self.backend, options.open_files_max, self.gate)
@@ -271,18 +272,20 @@ class Engine:
     # --- close --------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Sync, persist cursors, join the thread, give everything back. Idempotent.
+        """Sync, persist cursors, join the thread, give everything back. Idempotent; an interrupted
+        close can be called again.
 
         Raises: the first error, once; everything is given back all the same.
         """
         with self._close_lock:
-            if self.gate.state != OPEN:
+            if self._is_released:
                 return
-            self.gate.shut()
             try:
+                if self.gate.state == OPEN:
+                    self.gate.shut()
                 self._flusher.stop(wait=True)
                 self._drain()
-                if self.gate.failure is None:
+                if not self.gate.blocks_writes:
                     self._finish_cleanly()
             finally:
                 self._release()
@@ -315,7 +318,7 @@ class Engine:
         block.write_mark(block.state, 0 if tail.torn else fmt.MARK_CLEAN)
 
     def _release(self) -> None:
-        """Give back what is held, whatever state it is in. Raises: the first error."""
+        """Give back what is held, whatever state it is in; can be done again. Raises: the first error."""
         errors: list[BaseException] = []
         steps: Iterable[Callable[[], object]] = [
             *(topic.close_tails for topic in self.topics.values()),
@@ -326,10 +329,12 @@ class Engine:
         for step in steps:
             try:
                 step()
-            except Exception as error:
+            except BaseException as error:
+                # An interrupt too: it is raised again when everything has been given back.
                 errors.append(error)
         if self._lock is not None:
             self._lock.release()
+        self._is_released = True
         if errors:
             first = errors[0]
             raise storage_error(first, self.options.path, "close") if isinstance(first, OSError) else first

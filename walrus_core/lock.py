@@ -17,7 +17,8 @@ from typing import Optional
 from walrus_core import format as fmt
 from walrus_core.errors import LockedError, is_harmless, storage_error
 
-_registry: set[Hashable] = set()
+_registry: dict[Hashable, object] = {}
+"""Who holds a directory in this process, by what names it."""
 _registry_lock = threading.Lock()
 _PID_MAX_BYTES = 32
 _LOCK_BYTE_AT = 1 << 30
@@ -60,6 +61,7 @@ class DirectoryLock:
         self._path = path
         self._descriptor = -1
         self._key: Optional[Hashable] = None
+        self._token = object()
         on_disk = identity is None
         if on_disk:
             try:
@@ -67,11 +69,12 @@ class DirectoryLock:
             except OSError as error:
                 raise storage_error(error, path, "open") from error
             identity = (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
+        # The key first: whatever interrupts from here on, ``release`` finds what is ours.
+        self._key = identity
         with _registry_lock:
-            if identity in _registry:
-                raise LockedError(path=path, pid=os.getpid(), holder=f"this process (pid {os.getpid()})")
-            _registry.add(identity)
-            self._key = identity
+            holder = _registry.setdefault(identity, self._token)
+        if holder is not self._token:
+            raise LockedError(path=path, pid=os.getpid(), holder=f"this process (pid {os.getpid()})")
         if not on_disk:
             return
         try:
@@ -109,7 +112,8 @@ class DirectoryLock:
             os.close(descriptor)
         if key is not None:
             with _registry_lock:
-                _registry.discard(key)
+                if _registry.get(key) is self._token:
+                    del _registry[key]
 
     def forget_in_child(self) -> None:
         """After fork, in the child: drop the inherited descriptor, so that the parent's close

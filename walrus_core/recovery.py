@@ -123,13 +123,19 @@ def recover(files: FileCache, directory: str, names: list[str], log_id: bytes) -
 
 
 def settle_cache(files: FileCache, inventory: Inventory) -> None:
-    """Make the cache of unsealed segments durable, drop it, and read their header pages again.
+    """Make the cache of what a crash may have left durable, drop it, and read header pages again.
 
-    After the death of a process the dirty cache is the data; after a failed sync it may lie.
+    After the death of a process the dirty cache is the data; after a failed sync it may lie. A seal
+    that is only in the cache proves as little as anything else there, so without a clean close that
+    is every segment with a block in it.
     """
-    unsettled = {item.block.segment.sequence for item in inventory.found if not item.is_settled}
-    unsettled.update(segment.sequence for segment, _slot in inventory.torn_slots)
-    segments = [segment for segment in inventory.segments if segment.sequence in unsettled]
+    touched = {
+        item.block.segment.sequence
+        for item in inventory.found
+        if not (inventory.log_is_clean and item.is_settled)
+    }
+    touched.update(segment.sequence for segment, _slot in inventory.torn_slots)
+    segments = [segment for segment in inventory.segments if segment.sequence in touched]
     files.sync(segment.file for segment in segments)
     for segment in segments:
         segment.file.drop_cache()

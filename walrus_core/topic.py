@@ -298,9 +298,13 @@ class Topic:
         A topic that is being written stays dirty; its next sync will find it as it is then.
         """
         # A signal handler may sync while its own thread is inside an append of this topic.
-        if self.lock._is_owned() or not self.lock.acquire(blocking=False):  # type: ignore[attr-defined]
+        if self.lock._is_owned():  # type: ignore[attr-defined]
             return
         try:
+            # Asked for its owner, not for its answer: an interrupt may take the answer away.
+            self.lock.acquire(blocking=False)
+            if not self.lock._is_owned():  # type: ignore[attr-defined]
+                return
             for block, _state in blocks:
                 if block.is_sealed and block in self.unsynced:
                     self.unsynced.remove(block)
@@ -311,7 +315,8 @@ class Topic:
             self.unsynced.clear()
             self._syncer.forget(self)
         finally:
-            self.lock.release()
+            if self.lock._is_owned():  # type: ignore[attr-defined]
+                self.lock.release()
 
     def close_tails(self) -> None:
         """Let go of all files, at close. No append may follow."""

@@ -26,10 +26,8 @@ DIRECTORY = "/sim"
 BLOCK_SIZE = 16384
 TRACE_SHOWN = int(os.environ.get("WALRUS_CRASH_TRACE", "60"))
 TOLERATED = {
-    "segment header",
     "block header",
     "block header, read from its copy",
-    "segment header, read from its copy",
     "cursor state, read from the older one",
 }
 

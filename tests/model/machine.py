@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import warnings
-from typing import Any, ClassVar, Optional
+from typing import Any, ClassVar, Optional, Union
 from unittest import mock
 
 import pytest
@@ -32,7 +32,10 @@ SCHEDULES = {
 }
 LARGE = st.integers(20_000, 40_000)
 LENGTHS = st.one_of(st.integers(0, 60), st.integers(0, 6000))
-BUDGETS = st.sampled_from([1, 100, 6000, 30_000, 1 << 20])
+BUDGETS = st.one_of(
+    st.sampled_from([1, 6000, 1 << 20]), st.tuples(st.integers(1, 5), st.integers(-1, 1))
+)
+"""Payload bytes; a pair stands for what so many entries have together, and one byte more or less."""
 
 
 class LogMachine(RuleBasedStateMachine):
@@ -144,6 +147,13 @@ class LogMachine(RuleBasedStateMachine):
             taken.append(data)
         return taken
 
+    def budget(self, topic: TopicModel, start: int, budget: Union[int, tuple[int, int]]) -> int:
+        """Return how many payload bytes a read from ``start`` may return."""
+        if isinstance(budget, int):
+            return budget
+        count, more = budget
+        return max(1, sum(map(len, topic.entries[start : start + count])) + more)
+
     def compare(self, entries: list[Any], expected: list[bytes], start: int) -> None:
         """Compare offsets and bytes."""
         assert [entry.offset for entry in entries] == list(range(start, start + len(expected)))
@@ -168,14 +178,15 @@ class LogMachine(RuleBasedStateMachine):
     @rule(
         number=st.integers(0, 3),
         name=st.sampled_from(CURSORS),
-        max_bytes=BUDGETS,
+        budget=BUDGETS,
         max_entries=st.sampled_from([1, 3, 2000]),
         checkpoint=st.sampled_from([True, True, False]),
     )
-    def read_batch(self, number: int, name: str, max_bytes: int, max_entries: int, checkpoint: bool) -> None:
+    def read_batch(self, number: int, name: str, budget: Any, max_entries: int, checkpoint: bool) -> None:
         """Consume entries up to a budget, or peek at them."""
         topic = self.topic(number)
         cursor = topic.cursor(self.log, name)
+        max_bytes = self.budget(topic, cursor.position, budget)
         expected = self.expected(topic, cursor.position, max_bytes, max_entries)
         entries = self.log.batch_read_for_topic(
             topic.name, max_bytes, checkpoint, max_entries=max_entries, cursor=name
@@ -184,12 +195,13 @@ class LogMachine(RuleBasedStateMachine):
         if checkpoint:
             self.consumed(cursor, len(expected))
 
-    @rule(number=st.integers(0, 3), share=st.floats(-0.2, 1.2), max_bytes=BUDGETS)
-    def read_from(self, number: int, share: float, max_bytes: int) -> None:
+    @rule(number=st.integers(0, 3), share=st.floats(-0.2, 1.2), budget=BUDGETS)
+    def read_from(self, number: int, share: float, budget: Any) -> None:
         """Read from an offset; no cursor is asked or moved."""
         topic = self.topic(number)
         oldest, end = self.log.oldest_offset(topic.name), self.visible(topic)
         start = oldest + int(share * (end - oldest + 1))
+        max_bytes = self.budget(topic, max(start, 0), budget)
         if not oldest <= start <= end:
             with pytest.raises(OffsetOutOfRangeError):
                 self.log.batch_read_for_topic(topic.name, max_bytes, start_offset=start)

@@ -7,8 +7,10 @@ it happens; after it was struck, every look at the log must find it wholly done 
 from __future__ import annotations
 
 import copy
+import gc
 import hashlib
 import threading
+import weakref
 from collections.abc import Callable
 from random import Random
 from typing import Any, Optional
@@ -47,6 +49,8 @@ class Model:
     position: dict[Place, int] = field(factory=dict)
     saved: dict[Place, int] = field(factory=dict)
     """The lowest position that may be durable."""
+    in_doubt: dict[Place, int] = field(factory=dict)
+    """A position that a struck operation may have made durable, until the next checkpoint."""
     inside: dict[str, set[int]] = field(factory=dict)
     """Offsets inside a batch: no topic ends there."""
 
@@ -79,6 +83,7 @@ class Ledger:
         self.store = MemoryStore() if store is None else copy_store(store)
         self.model = Model() if model is None else copy.deepcopy(model)
         self.backend = FaultyBackend(MemoryBackend(store=self.store))
+        self.backend.open_files = weakref.WeakSet()  # type: ignore[assignment]
         self.wal: Any = None
         self._ticks = 0
         self._opened = 0
@@ -135,12 +140,16 @@ class Ledger:
     def _moved(self, place: Place, position: int) -> None:
         """Fewer than ``persist_every`` consumed entries lack a durable checkpoint when a read returns."""
         self.model.position[place] = position
-        self.model.saved[place] = max(self.model.saved.get(place, 0), position - self.persist_every + 1)
+        saved = position - self.persist_every + 1
+        if saved > self.model.saved.get(place, 0):
+            self.model.saved[place] = saved
+            self.model.in_doubt.pop(place, None)
 
     def seek(self, topic: str, offset: int, cursor: str = DEFAULT) -> None:
         """Set a cursor."""
         self.wal.seek(topic, offset, cursor)
         self.model.position[topic, cursor] = self.model.saved[topic, cursor] = offset
+        self.model.in_doubt.pop((topic, cursor), None)
 
     def sync(self) -> None:
         """Sync, and check what the log says of itself."""
@@ -151,8 +160,14 @@ class Ledger:
             assert self.wal.durable_offset(topic) == len(entries), topic
 
     def close(self) -> None:
-        """Close; no file may stay open."""
+        """Close and drop the log; no file may stay open that anyone still refers to.
+
+        An interrupt between the opening of a file and the note of it leaves it to its finaliser.
+        """
         self.wal.close()
+        self.wal = None
+        if self.backend.open_files:
+            gc.collect()
         assert not self.backend.open_files, "files stay open behind a close"
 
     # --- what must hold -----------------------------------------------------------------------
@@ -161,11 +176,11 @@ class Ledger:
         """Return what a kill leaves now."""
         return copy_store(self.store)
 
-    def settle(self, effect: Effect, happened: bool = False) -> None:
+    def settle(self, effect: Effect, happened: bool = False, is_reopened: bool = False) -> None:
         """Find out whether the operation happened, by its effects on the living log.
 
         The next append tells what the topic held; every look before it must agree. ``happened``:
-        it was not struck, so it did.
+        it was not struck, so it did. ``is_reopened``: cursors may stand where they were durable.
         """
         wal, model = self.wal, self.model
         for topic in {"a", *model.entries, *effect.added}:
@@ -184,18 +199,22 @@ class Ledger:
                 assert len(visible) + oldest <= len(old), "an entry was visible and went away"
                 assert not happened or not added, f"{topic} misses {added}"
             model.add(topic, [b"next"])
-        self._settle_cursors(effect, happened)
+        self._settle_cursors(effect, happened, is_reopened)
 
-    def _settle_cursors(self, effect: Effect, happened: bool) -> None:
-        for place, position in list({**self.model.position, **effect.moves}.items()):
-            before = self.model.position.get(place, 0)
-            allowed = {position} if happened else {before, position}
+    def _settle_cursors(self, effect: Effect, happened: bool, is_reopened: bool) -> None:
+        model = self.model
+        for place, moved in {**model.position, **effect.moves}.items():
+            before = model.position.get(place, 0)
+            allowed = {moved} if happened else {before, moved}
+            if is_reopened:
+                allowed |= set(range(model.saved.get(place, 0), before + 1))
             found = self.wal.cursor_offset(*place)
             assert found in allowed, f"cursor {place} stands at {found}, not in {allowed}"
-            # What is durable may be either, until the next checkpoint.
-            self.model.saved[place] = min(self.model.saved.get(place, 0), found)
-            self.model.position[place] = found
             assert self.wal.oldest_offset(place[0]) <= max(allowed), "unread entries were reclaimed"
+            # What is durable may be either, until the next checkpoint.
+            model.in_doubt[place] = moved
+            model.saved[place] = min(model.saved.get(place, 0), found)
+            model.position[place] = found
 
     def go_on(self) -> None:
         """Use every part of the log, on this thread and on another one that finds no lock taken."""
@@ -307,13 +326,14 @@ def check_log(wal: Walrus, model: Model, effect: Effect, where: str, durable: Op
 
 def check_cursor(wal: Walrus, model: Model, effect: Effect, place: Place, where: str) -> None:
     """A cursor stands between what was durable and where it stood, or where the operation set it."""
-    found = wal.cursor_offset(*place)
+    found, oldest = wal.cursor_offset(*place), wal.oldest_offset(place[0])
     low, high = model.saved.get(place, 0), model.position.get(place, 0)
     moved = effect.moves.get(place, high)
-    assert low <= found <= high or found == moved, (
+    if high == 0 and place[1] != DEFAULT and found == oldest:
+        return  # never moved: it holds nothing back, and begins at the oldest entry
+    assert low <= found <= high or found in (moved, model.in_doubt.get(place)), (
         f"{where}: cursor {place} stands at {found}, not in [{low}, {high}] or at {moved}"
     )
-    oldest = wal.oldest_offset(place[0])
     assert oldest <= max(high, moved), f"{where}: {place} unread entries were reclaimed"
 
 

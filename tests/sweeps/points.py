@@ -25,7 +25,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, Optional
 
-from attrs import define
+from attrs import define, field
 
 import walrus_core
 
@@ -37,9 +37,11 @@ BEFORE_EXIT = {"SWAP", "NOP", "POP_BLOCK", "ROT_TWO", "ROT_THREE"}
 
 @define
 class Struck:
-    """What became of a call: how many places were passed, where it was struck, what it returned."""
+    """What became of a call: the places it passed, where it was struck, what it returned."""
 
     count: int = 0
+    paths: list[int] = field(factory=list)
+    """For each place a number that says by which calls it was reached; passes of a loop share them."""
     place: str = ""
     result: Any = None
     """None where the call was struck."""
@@ -47,6 +49,13 @@ class Struck:
     @property
     def is_struck(self) -> bool:
         return bool(self.place)
+
+    def telling(self) -> list[int]:
+        """Return the numbers of the places to strike: of a loop, the first, second and last pass."""
+        by_path: dict[int, list[int]] = {}
+        for number, path in enumerate(self.paths, 1):
+            by_path.setdefault(path, []).append(number)
+        return sorted({n for passes in by_path.values() for n in (*passes[:2], passes[-1])})
 
 
 @functools.lru_cache(maxsize=None)
@@ -93,7 +102,9 @@ def strike(number: int, call: Callable[[], Any], error: type[BaseException] = Ke
 
     def pass_place(frame: FrameType) -> None:
         struck.count += 1
-        if struck.count == number:
+        if not number:
+            struck.paths.append(_path(frame))
+        elif struck.count == number:
             struck.place = _describe(frame)
             raise error
 
@@ -124,6 +135,16 @@ def strike(number: int, call: Callable[[], Any], error: type[BaseException] = Ke
         sys.settrace(before)
         gc.enable()
     return struck
+
+
+def _path(frame: FrameType) -> int:
+    """Return a number for the bytecode and the calls of the engine that led there."""
+    steps: list[object] = []
+    at: Optional[FrameType] = frame
+    while at is not None and is_swept(at.f_code):
+        steps += (at.f_code, at.f_lasti)
+        at = at.f_back
+    return hash(tuple(steps))
 
 
 def _describe(frame: FrameType) -> str:
