@@ -56,11 +56,13 @@ class DirectoryLock:
     ``identity`` names a directory that is no real one (MemoryBackend); then no file is made.
     """
 
+    # Defaults of the class: a lock whose construction was interrupted can still be released.
+    _descriptor = -1
+    _key: Optional[Hashable] = None
+
     def __init__(self, path: str, identity: Optional[Hashable] = None) -> None:
         """Raises: LockedError: someone else holds it, nothing changed. StorageError."""
         self._path = path
-        self._descriptor = -1
-        self._key: Optional[Hashable] = None
         self._token = object()
         on_disk = identity is None
         if on_disk:

@@ -245,6 +245,10 @@ def test_reclaimed_entries_are_passed_over_and_said(run, small_blocks, tmp_path)
     (topic,) = json.loads(result.stdout)["topics"]
     assert (topic["passed_entries"], topic["compared_entries"]) == (oldest, 1000 - oldest)
     assert (topic["entries"], topic["next_offset"]) == (1, 1001)
+    row = run("stats").stdout.splitlines()[2].split()
+    assert row[:6] == ["f", f"{1001 - oldest:,}", "101", f"{oldest:,}", "1,001", "1,001"]
+    result = run("ingest", "f", "--quiet")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
 
 
 def test_fewer_lines_than_reclaimed_entries_are_refused(run, small_blocks, tmp_path):

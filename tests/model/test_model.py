@@ -17,7 +17,7 @@ from walrus_core import hot
 from .machine import LogMachine
 from .places import FolderPlace, MemoryPlace, find_class
 
-EXAMPLES = int(os.environ.get("WALRUS_EXAMPLES", "60" if hot.COMPILED else "30"))
+EXAMPLES = int(os.environ.get("WALRUS_EXAMPLES", "100" if hot.COMPILED else "40"))
 
 settings.register_profile(
     "walrus-model",

@@ -8,8 +8,8 @@ is learned:
   at calls, function entries and backward jumps, and none of them stands between the end of the
   body and that call;
 - finalisers: what is raised there goes nowhere;
-- the inside of functions without any state (checksums, frames and pages as bytes): they are struck
-  where they begin, which is all the same to their callers;
+- the inside of functions without any state (frames and pages as bytes): they are struck where they
+  begin, which is all the same to their callers; checksums and entries are not struck at all;
 - the memory backend, which plays the kernel: system calls are not torn apart by a signal.
 """
 
@@ -30,8 +30,9 @@ from attrs import define, field
 import walrus_core
 
 ENGINE = str(Path(walrus_core.__file__).parent) + os.sep
-STATELESS = tuple(ENGINE + name for name in ("pages.py", *(os.path.join("_pure", n) for n in ("entry.py", "frames.py"))))
-LEFT_OUT = (ENGINE + "memory.py",)
+PURE = os.path.join(ENGINE, "_pure", "")
+STATELESS = (ENGINE + "pages.py", PURE + "frames.py")
+LEFT_OUT = (ENGINE + "memory.py", PURE + "entry.py")
 BEFORE_EXIT = {"SWAP", "NOP", "POP_BLOCK", "ROT_TWO", "ROT_THREE"}
 
 

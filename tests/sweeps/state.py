@@ -6,8 +6,10 @@ apart by anything that is done later.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
+import sys
 import threading
 import weakref
 from collections import OrderedDict
@@ -16,6 +18,7 @@ from typing import Any
 from faults import FaultyBackend, FaultyFile
 
 from walrus_core import hot, lock
+from walrus_core._pure import entry
 from walrus_core.config import Options
 from walrus_core.events import Events
 from walrus_core.memory import MemoryStore
@@ -98,3 +101,21 @@ def _attributes(item: Any) -> list[Any]:
     for cls in type(item).__mro__:
         names.update(getattr(cls, "__slots__", ()))
     return [part for name in sorted(names) if hasattr(item, name) for part in (name, getattr(item, name))]
+
+
+def checksums_once() -> list[tuple[Any, str, Any]]:
+    """Return (module, name, replacement) such that the pure twin computes equal checksums once.
+
+    Runs of a sweep write the same bytes over and over; the checksum is most of their time.
+    """
+    slow = entry.fnv1a64
+
+    @functools.lru_cache(maxsize=50_000)
+    def remembered(data: bytes, state: int) -> int:
+        return slow(data, state)
+
+    def fnv1a64(data: Any, state: int = entry.FNV_BASIS) -> int:
+        return remembered(bytes(data), state)
+
+    modules = [module for name, module in sorted(sys.modules.items()) if name.startswith("walrus_core")]
+    return [(m, "fnv1a64", fnv1a64) for m in modules if getattr(m, "fnv1a64", None) is slow]
