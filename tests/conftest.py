@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -230,7 +231,10 @@ def run_child() -> Callable[..., subprocess.CompletedProcess[str]]:
         text = "import os, sys\narguments = sys.argv[1:]\n" + inspect.cleandoc(code)
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         command = [sys.executable, "-W", "error", "-c", text, *map(str, arguments)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        # Not in this folder: the source tree must not stand in front of what is installed.
+        done = subprocess.run(
+            command, env=environment, cwd=tempfile.gettempdir(), capture_output=True, text=True, timeout=120
+        )
         if status is not None:
             assert done.returncode == status, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done

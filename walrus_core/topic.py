@@ -261,6 +261,9 @@ class Topic:
         before = self.active
         if before is not None and before.tail is not None:
             before.final = State(*before.tail.state) if final is None else final
+            if before not in self.unsynced:
+                # Nothing of this batch went into it, but it has a seal to get.
+                self.unsynced.append(before)
         self._syncer.note(self)
         self.is_dirty = True
         self.active = blocks[-1]

@@ -298,7 +298,7 @@ def test_durable_writes_need_a_backend_that_has_them(tmp_path):
         Walrus(tmp_path / "log", backend="memory", durable_writes=True)
 
 
-def test_importing_the_package_loads_no_plugin_and_little_else():
+def test_importing_the_package_loads_no_plugin_and_little_else(tmp_path):
     code = (
         "import sys, walrus_core\n"
         "loaded = {name.split('.')[0] for name in sys.modules}\n"
@@ -306,7 +306,10 @@ def test_importing_the_package_loads_no_plugin_and_little_else():
         "assert walrus_core.__version__ and 'Walrus' in dir(walrus_core)\n"
     )
     environment = {"PYTHONPATH": ":".join(sys.path), "PATH": ""}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    # Not in this folder: the source tree must not stand in front of what is installed.
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 

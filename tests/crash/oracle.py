@@ -94,6 +94,12 @@ class TopicModel:
         assert self.oldest <= oldest <= max(passed, self.oldest), f"{self.name}: oldest {oldest}, read up to {passed}"
         self.durable, self.oldest = durable, oldest
 
+    def check_space(self, wal: Walrus) -> None:
+        """After a sync: what every cursor has passed is given back, up to the block that is being written."""
+        if self.entries and self.passed() == len(self.entries):
+            count = wal.topic_info(self.name).block_count
+            assert count <= 1, f"{self.name}: everything is consumed and {count} blocks are kept"
+
     # --- after a crash -------------------------------------------------------------------------
 
     def check(self, wal: Walrus, random: Random, all_survives: bool) -> None:

@@ -461,6 +461,7 @@ class Machine:
             assert self.wal.durable_offset(topic.name) == len(topic.entries), "sync returned and not durable"
             for cursor in topic.cursors.values():
                 cursor.pinned(cursor.position)
+            topic.check_space(self.wal)
 
     def tick(self, _topic: TopicModel) -> None:
         """Let the flusher do what it was woken for."""

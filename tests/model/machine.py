@@ -231,6 +231,8 @@ class LogMachine(RuleBasedStateMachine):
         """Make everything durable; blocks that every cursor has passed may be given back."""
         self.log.sync()
         self.everything_is_durable()
+        for topic in self.topics:
+            topic.check_space(self.log)
 
     def everything_is_durable(self) -> None:
         """Note what sync and close promise."""

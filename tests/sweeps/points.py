@@ -7,6 +7,7 @@ is learned:
 - the bytecodes that call ``__exit__`` at the end of a ``with``: the interpreter looks for signals
   at calls, function entries and backward jumps, and none of them stands between the end of the
   body and that call;
+- bytecodes that do nothing: for that reason the compiler leaves them out of the table of handlers;
 - finalisers: what is raised there goes nowhere;
 - the inside of functions without any state (frames and pages as bytes): they are struck where they
   begin, which is all the same to their callers; checksums and entries are not struck at all;
@@ -59,11 +60,11 @@ class Struck:
         return sorted({n for passes in by_path.values() for n in (*passes[:2], passes[-1])})
 
 
-@functools.lru_cache(maxsize=None)
-def exits(code: CodeType) -> frozenset[int]:
-    """Return the offsets of the bytecodes that call ``__exit__`` of a ``with`` that ended well."""
+@functools.cache
+def quiet(code: CodeType) -> frozenset[int]:
+    """Return the offsets of the bytecodes that call ``__exit__`` of a ``with`` that ended well, or do nothing."""
     steps = [step for step in dis.get_instructions(code) if step.opname not in ("CACHE", "EXTENDED_ARG")]
-    found: set[int] = set()
+    found = {step.offset for step in steps if step.opname == "NOP"}
     for place in range(len(steps) - 3):
         if not _loads_three_nones(steps[place : place + 3]):
             continue
@@ -87,7 +88,7 @@ def _loads_three_nones(steps: list[dis.Instruction]) -> bool:
     )
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def is_swept(code: CodeType) -> bool:
     """True for code of the engine in which an interrupt tells something."""
     path = code.co_filename
@@ -110,7 +111,7 @@ def strike(number: int, call: Callable[[], Any], error: type[BaseException] = Ke
             raise error
 
     def local(frame: FrameType, event: str, _argument: object) -> Any:
-        if event == "opcode" and frame.f_lasti not in exits(frame.f_code):
+        if event == "opcode" and frame.f_lasti not in quiet(frame.f_code):
             pass_place(frame)
         return local
 

@@ -24,7 +24,7 @@ import pytest
 from walrus_core.errors import LockedError
 from walrus_core.flusher import Flusher
 
-from .ledger import DEFAULT, Effect, Images, Ledger, Model
+from .ledger import Effect, Images, Ledger, Model
 from .points import Struck, strike
 from .scenarios import SCENARIOS, SCHEDULES, SMALL, Scenario
 from .state import checksums_once, digest

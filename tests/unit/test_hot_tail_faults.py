@@ -114,7 +114,11 @@ def test_a_short_write_goes_on_until_it_fails(twin, length, written):
     # The limit lets a first part through: a short count, then EFBIG for what remains.
     limit = 4096 + 64 + 40 + written
     command = [sys.executable, "-c", SHORT_WRITE, twin.__name__.rpartition(".")[2], str(length), str(limit)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    # Not in this folder: the source tree must not stand in front of what is installed.
+    done = subprocess.run(
+        command, env=environment, cwd=tempfile.gettempdir(), capture_output=True, text=True, check=True
+    )
     assert done.stdout.split() == [str(errno.EFBIG), "True", "True", str(limit), "-1"]
 
 

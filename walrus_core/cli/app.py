@@ -11,6 +11,7 @@ import click
 from walrus_core import __version__
 from walrus_core.cli import STATUS_INTERRUPTED
 from walrus_core.cli.backends import backends
+from walrus_core.cli.bench import bench
 from walrus_core.cli.facts import stats, topics
 from walrus_core.cli.ingest import RefusedError, ingest
 from walrus_core.cli.output import drop_broken_output, tell
@@ -114,5 +115,5 @@ def commands(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (ingest, read, tail, topics, stats, backends):
+for _command in (ingest, read, tail, topics, stats, backends, bench):
     commands.add_command(_command)

@@ -16,6 +16,7 @@ from typing import Any, Optional
 
 from attrs import frozen
 
+from walrus_core.reading import MAX_ENTRIES_DEFAULT
 from walrus_core.walrus import Walrus
 
 BATCH_COUNT = 1000
@@ -115,7 +116,7 @@ def read_batches(wal: Walrus, topic: str, count: int, max_bytes: int = READ_BYTE
     left = count
     started = perf_counter()
     while left > 0:
-        entries = read(topic, max_bytes)
+        entries = read(topic, max_bytes, max_entries=min(left, MAX_ENTRIES_DEFAULT))
         if not entries:
             raise EOFError(f"topic {topic!r} has fewer than {count} entries")
         left -= len(entries)

@@ -38,6 +38,8 @@ PIECE_BYTES_MAX = 256 * 1024 * 1024
 """No piece of a trial writes more payload than this, however fast the disk."""
 ROUND_COUNT = 3
 SYNCS_MAX = 1_000_000
+TAIL_COUNT_MIN = 1000
+"""Of fewer syncs the slowest hundredth is chance."""
 CLEARLY = 1.1
 """Figures that differ by less than this factor count as the same."""
 RATES: Mapping[str, str] = {
@@ -100,7 +102,7 @@ def uses_maps(backend: str) -> bool:
     """Tell whether a backend writes through memory that is mapped. Raises: PluginError."""
     loaded = load_backend(backend, options={})
     try:
-        return loaded.capabilities.memory
+        return loaded.capabilities.memory and loaded.capabilities.files
     finally:
         loaded.close()
 
@@ -227,12 +229,15 @@ def _file_system_notes(where: FileSystem) -> list[str]:
 
 def _figures(trials: Trials) -> dict[str, tuple[float, str]]:
     """Return, by the name it has for people, each figure (higher is better) and its text."""
+    found: dict[str, tuple[float, str]] = {}
+    for piece in RATES:
+        rate = trials.spread(piece).median
+        found[piece.replace("_", " ")] = rate, rate_text(rate)
     latencies = trials.latencies()
-    figures = {piece: (trials.spread(piece).median, "") for piece in RATES}
-    named = {piece: (rate, rate_text(rate)) for piece, (rate, _) in figures.items()}
-    named["sync p50"] = (1 / latencies.p50_us, duration_text(latencies.p50_us))
-    named["sync p99"] = (1 / latencies.p99_us, duration_text(latencies.p99_us))
-    return {name.replace("_", " "): figure for name, figure in named.items()}
+    found["sync p50"] = 1 / latencies.p50_us, duration_text(latencies.p50_us)
+    if latencies.count >= TAIL_COUNT_MIN:
+        found["sync p99"] = 1 / latencies.p99_us, duration_text(latencies.p99_us)
+    return found
 
 
 def _score(trials: Trials) -> float:
@@ -248,6 +253,8 @@ def _compare(ahead: Trials, other: Trials) -> str:
     mine, theirs = _figures(ahead), _figures(other)
     better, worse = [], []
     for name, (figure, text) in mine.items():
+        if name not in theirs:
+            continue
         against, against_text = theirs[name]
         told = f"{name} {text} against {against_text}"
         if figure >= CLEARLY * against:

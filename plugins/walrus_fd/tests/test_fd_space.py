@@ -242,7 +242,11 @@ def test_a_file_size_limit_is_an_error_that_changes_nothing(tmp_path: Path) -> N
     for number, mode in enumerate(("off", "auto")):
         path = str(tmp_path / str(number))
         command = [sys.executable, "-W", "error", "-c", textwrap.dedent(program), path, mode]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        # Not in this folder: the source tree must not stand in front of what is installed.
+        done = subprocess.run(
+            command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
         assert done.stdout == "done 100000\n", done.stderr
 
 

@@ -6,6 +6,7 @@ import gc
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 import types
 from importlib import metadata
@@ -24,7 +25,17 @@ from walrus_fd.uring import Uring
 
 def run_python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error", "-c", textwrap.dedent(program), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    # Not in this folder: the source tree must not stand in front of what is installed.
+    return subprocess.run(
+        command,
+        env=environment,
+        cwd=tempfile.gettempdir(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 # --- reasons ----------------------------------------------------------------------------------

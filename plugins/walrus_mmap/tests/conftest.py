@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,10 @@ def run_child(system_kind):
         lines += ["backend, arguments = MmapBackend(), sys.argv[1:]", inspect.cleandoc(code)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         command = [sys.executable, "-W", "error", "-c", "\n".join(lines), *map(str, arguments)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        # Not in this folder: the source tree must not stand in front of what is installed.
+        done = subprocess.run(
+            command, env=environment, cwd=tempfile.gettempdir(), capture_output=True, text=True, timeout=60
+        )
         assert done.returncode == 0, f"status {done.returncode}\n{done.stderr}"
         return done.stdout
 
