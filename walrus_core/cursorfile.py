@@ -65,7 +65,12 @@ class CursorFile:
         self.log_id = log_id
         self.pages: dict[int, CursorPage] = {}
         self._page_count = page_count
-        self._free: set[int] = set()
+        self._owners: dict[tuple[int, bytes, bytes], CursorPage] = {}
+        """Pages by kind, topic and cursor."""
+        self._free: list[int] = []
+        """Numbers of free pages, the lowest last."""
+        self._surplus: list[CursorPage] = []
+        """Second pages of one owner, left by an interrupt: to be removed."""
         self._lock = threading.RLock()
         self._sync_lock = threading.RLock()
         self.is_clean = False
@@ -95,15 +100,35 @@ class CursorFile:
             state, damaged, lost_both = pages.decode_states(page, key)
             if identity is None or identity.page != number:
                 self._check_unowned(state, damaged, number)
-                self._free.add(number)
+                if number != LOG_PAGE:
+                    self._free.append(number)
                 continue
             if lost_both:
                 lost.append(LostState(identity))
             elif damaged:
                 single.append(number)
-            self.pages[number] = CursorPage(identity, state or PageState(0, 0), lost_both)
-        self._free.discard(LOG_PAGE)
+            self._take(CursorPage(identity, state or PageState(0, 0), lost_both))
+        self._free.reverse()
         return lost, single
+
+    def _take(self, page: CursorPage) -> None:
+        """Enter a page that was read; of two with one owner the one that is further on counts."""
+        identity = page.identity
+        key = (identity.kind, identity.topic, identity.cursor)
+        other = self._owners.get(key)
+        if other is not None:
+            if (other.state.offset, other.state.floor) >= (page.state.offset, page.state.floor):
+                page, other = other, page
+            self._surplus.append(other)
+            self.pages.pop(other.identity.page, None)
+        self._owners[key] = page
+        self.pages[page.identity.page] = page
+
+    def remove_surplus(self) -> None:
+        """Free second pages of one owner. Not durable. Raises: StorageError."""
+        while self._surplus:
+            self.remove(self._surplus[-1])
+            self._surplus.pop()
 
     def _check_unowned(self, state: Optional[PageState], damaged: bool, number: int) -> None:
         """A page without identity is free only if nothing of a state is left on it."""
@@ -113,34 +138,31 @@ class CursorFile:
         raise self._corrupt(reason, "cursor page identity", number)
 
     def find(self, kind: int, topic: bytes, cursor: bytes = b"") -> Optional[CursorPage]:
-        """Return the page of a topic or cursor, or None. Cost: a walk over all pages."""
-        for page in self.pages.values():
-            identity = page.identity
-            if identity.kind == kind and identity.topic == topic and identity.cursor == cursor:
-                return page
-        return None
+        """Return the page of a topic or cursor, or None."""
+        return self._owners.get((kind, topic, cursor))
 
     def add(self, kind: int, incarnation: int, topic: bytes, cursor: bytes = b"") -> CursorPage:
-        """Give a page to a new owner: write its identity, with no state yet. Not durable.
+        """Return the page of an owner; a new one gets its identity written and has no state yet.
 
-        Raises: DiskFullError, StorageError: no page was given.
+        Not durable. Raises: DiskFullError, StorageError: no page was given.
         """
         refuse_reentry(self._lock, "a write of cursors.db")
         with self._lock:
-            if kind == fmt.PAGE_LOG:
-                number = LOG_PAGE
-            else:
-                if not self._free:
-                    self._grow()
-                number = min(self._free)
+            found = self.find(kind, topic, cursor)
+            if found is not None and found.identity.incarnation == incarnation:
+                return found
+            if kind != fmt.PAGE_LOG and not self._free:
+                self._grow()
+            # Taken first: an interrupt from here on costs a page until the next open, no more.
+            number = LOG_PAGE if kind == fmt.PAGE_LOG else self._free.pop()
             identity = PageIdentity(kind, number, incarnation, topic, cursor)
             key = self.page_key(number)
             self._file.write(
                 number * fmt.PAGE_SIZE, bytes(fmt.IDENTITY_AT) + pages.encode_identity(identity, key)
             )
             page = CursorPage(identity, PageState(0, 0), settled_at=self._file.written)
+            self._owners[kind, topic, cursor] = page
             self.pages[number] = page
-            self._free.discard(number)
             return page
 
     def _grow(self) -> None:
@@ -151,7 +173,7 @@ class CursorFile:
         self._files.sync([self._file])
         self._write_next(self.pages[LOG_PAGE], {"floor": 2 * count})
         self._page_count = 2 * count
-        self._free.update(range(count, 2 * count))
+        self._free[:0] = range(2 * count - 1, count - 1, -1)
 
     def check_log_page(self) -> CursorPage:
         """Return the log's own page. Raises: CorruptionError: it is lost, or the file was cut."""
@@ -207,8 +229,11 @@ class CursorFile:
         with self._lock:
             number = page.identity.page
             self._file.write(number * fmt.PAGE_SIZE, bytes(fmt.PAGE_SIZE))
+            identity = page.identity
+            if self.pages.get(number) is page:
+                self._owners.pop((identity.kind, identity.topic, identity.cursor), None)
             self.pages.pop(number, None)
-            self._free.add(number)
+            self._free.append(number)
 
     def sync(self) -> None:
         """Make all that was written before the call durable; one sync serves all who wait.
@@ -238,7 +263,7 @@ def create_cursor_file(files: FileCache, directory: str, log_id: bytes) -> Curso
     file = files.add(path, handle)
     file.reserve(0, size)
     cursors = CursorFile(files, file, log_id, PAGES_AT_CREATION)
-    cursors._free.update(range(fmt.CURSORS_FIRST_PAGE, PAGES_AT_CREATION))
+    cursors._free.extend(range(PAGES_AT_CREATION - 1, LOG_PAGE, -1))
     cursors.write_state(cursors.add(fmt.PAGE_LOG, 0, b""), offset=1, floor=PAGES_AT_CREATION)
     file.write(0, pages.encode_cursors_header(log_id))
     files.sync([file])

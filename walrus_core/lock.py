@@ -108,14 +108,16 @@ class DirectoryLock:
 
     def release(self) -> None:
         """Give the lock up; idempotent."""
-        descriptor, self._descriptor = self._descriptor, -1
-        key, self._key = self._key, None
-        if descriptor >= 0:
-            os.close(descriptor)
+        key = self._key
         if key is not None:
             with _registry_lock:
                 if _registry.get(key) is self._token:
                     del _registry[key]
+        # Forgotten last: what an interrupt leaves undone, the next call does.
+        self._key = None
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def forget_in_child(self) -> None:
         """After fork, in the child: drop the inherited descriptor, so that the parent's close

@@ -295,6 +295,7 @@ def _copy_aside(files: FileCache, directory: str, block: Block) -> str:
 
 def _clamp(recovered: Recovered) -> list[str]:
     """Set cursors back that point past the end; forget pages of topics that are gone."""
+    recovered.cursors.remove_surplus()
     clamped: list[str] = []
     owned: set[int] = set()
     for topic in recovered.topics:

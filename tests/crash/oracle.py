@@ -59,7 +59,7 @@ class TopicModel:
         self.oldest = 0
         self.pending: list[list[bytes]] = []
         """Batches whose append did not return: each there wholly or not at all."""
-        self.cursors: dict[str, CursorModel] = {}
+        self.cursors = {DEFAULT_CURSOR: CursorModel(0, is_kept=True)}
         self.clean_at: set[Optional[int]] = {None}
         """Offsets one of which the durable clean mark names (None: there is none)."""
 
@@ -71,7 +71,7 @@ class TopicModel:
     def cursor(self, wal: Walrus, name: str) -> CursorModel:
         """Return the model of a cursor; a new one starts at the oldest entry."""
         oldest = wal.oldest_offset(self.name)
-        cursor = self.cursors.setdefault(name, CursorModel(oldest, name == DEFAULT_CURSOR))
+        cursor = self.cursors.setdefault(name, CursorModel(oldest, is_kept=False))
         if not cursor.is_kept:
             found = wal.cursor_offset(self.name, name)
             assert found in (oldest, cursor.position), f"{self.name}: cursor {name} moved to {found} by itself"
@@ -81,7 +81,7 @@ class TopicModel:
     def passed(self) -> int:
         """Return the offset up to which every cursor that counts has read, or may have read."""
         counting = [cursor for cursor in self.cursors.values() if cursor.is_kept]
-        return min((max(cursor.position, *cursor.in_doubt, 0) for cursor in counting), default=0)
+        return min(max(cursor.position, *cursor.in_doubt, 0) for cursor in counting)
 
     def observe(self, wal: Walrus) -> None:
         """Compare the offsets that the running log tells with the model."""
