@@ -291,21 +291,31 @@ def test_opening_again_changes_nothing_more(store):
     assert {name: killed.read_file(name) for name in killed.names()} == before
 
 
-def test_a_large_entry_of_which_only_the_body_reached_the_medium(memory_store):
-    """A power cut may keep the later blocks of an unsynced entry and lose its header page."""
+def test_a_large_entry_whose_header_page_is_lost_is_reported_and_left_alone(memory_store):
+    """No crash does that: the header page is durable before the first byte of the entry is written."""
     wal = memory_store.open(fsync_schedule=NEVER)
     wal.append_for_topic("t", b"before")
     wal.sync()
     wal.append_for_topic("u", b"\x5a" * 40_000)
     killed = memory_store.killed()
     killed.patch(FIRST, SEGMENT_HEADER_SIZE + 16384, bytes(PAGE_SIZE))
+    before = killed.read_file(FIRST)[SEGMENT_HEADER_SIZE + 16384 :]
     again = killed.open()
-    assert again.recovery_report.damages == ()
+    assert {damage.kind for damage in again.recovery_report.damages} == {"block header"}
     assert contents(again, "t") == [b"before"]
     assert again.topics() == ["t"]
     assert again.append_for_topic("u", b"\x5b" * 40_000) == 0
     again.sync()
-    assert killed.names(".wal") == [FIRST]
+    assert killed.read_file(FIRST)[SEGMENT_HEADER_SIZE + 2 * 16384 :] == before[16384:]
+
+
+@pytest.mark.parametrize(("length", "syncs"), [(100, 0), (40_000, 1)])
+def test_a_block_of_several_slots_syncs_its_header_page_first(memory_store, length, syncs):
+    wal, backend = with_faults(memory_store, fsync_schedule=NEVER)
+    wal.append_for_topic("t", b"before")
+    backend.reset()
+    wal.append_for_topic("u", bytes(length))
+    assert backend.calls["sync"] == syncs
 
 
 # --- cursors.db -----------------------------------------------------------------------------------
