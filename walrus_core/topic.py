@@ -303,10 +303,12 @@ class Topic:
         # A signal handler may sync while its own thread is inside an append of this topic.
         if self.lock._is_owned():  # type: ignore[attr-defined]
             return
+        held: list[bool] = []
         try:
-            # Asked for its owner, not for its answer: an interrupt may take the answer away.
-            self.lock.acquire(blocking=False)
-            if not self.lock._is_owned():  # type: ignore[attr-defined]
+            # One call from C: taken and noted, or neither. No other call stands between taking the
+            # lock and giving it back where a signal could be handled.
+            held.extend(map(self.lock.acquire, (False,)))
+            if True not in held:
                 return
             for block, _state in blocks:
                 if block.is_sealed and block in self.unsynced:
@@ -318,7 +320,7 @@ class Topic:
             self.unsynced.clear()
             self._syncer.forget(self)
         finally:
-            if self.lock._is_owned():  # type: ignore[attr-defined]
+            if True in held:
                 self.lock.release()
 
     def close_tails(self) -> None:
