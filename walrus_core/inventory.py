@@ -112,7 +112,7 @@ def read_blocks(segment: Segment, inventory: Inventory) -> None:
             continue
         if not is_first and was_marked:
             kind = f"{HEADER_DAMAGE}, read from its copy"
-            topic = _name(header.topic)
+            topic = header.topic.decode("utf-8")
             inventory.damages.append(Damage(kind=kind, path=segment.file.path, at_bytes=at, topic=topic))
         block = Block(segment, header)
         mark, is_newest = pages.decode_mark(page, segment.key, header.sequence, block.length_bytes)
@@ -135,12 +135,4 @@ def _fits(header: pages.BlockHeader, segment: Segment, slot: int) -> bool:
         header.segment_sequence == segment.sequence
         and header.slot == slot
         and slot + header.slots <= segment.header.slot_count
-        and _name(header.topic) is not None
     )
-
-
-def _name(encoded: bytes) -> str | None:
-    try:
-        return encoded.decode("utf-8")
-    except UnicodeDecodeError:
-        return None

@@ -43,6 +43,15 @@ def _is_sound(data: Buffer, at: int, size: int, state: int) -> bool:
     return stored == fnv1a64(body, state)
 
 
+def is_text(name: bytes) -> bool:
+    """True where ``name`` is UTF-8."""
+    try:
+        name.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def metadata_key(salt: int) -> int:
     """Return the state from which checksums of a segment's header pages start."""
     return fnv1a64(_U64.pack(salt))
@@ -214,6 +223,8 @@ def decode_block_header(page: Buffer, key: int) -> tuple[Optional[BlockHeader], 
             continue
         name_at = at + _BLOCK.size
         topic = bytes(page[name_at : name_at + name_length])
+        if not is_text(topic):
+            continue
         return BlockHeader(segment, slot, slots, sequence, incarnation, first, previous, topic), at == 0
     return None, False
 
@@ -360,5 +371,7 @@ def decode_identity(page: Buffer, key: int) -> Optional[PageIdentity]:
         name_at = at + _IDENTITY.size
         topic = bytes(page[name_at : name_at + topic_length])
         cursor = bytes(page[name_at + topic_length : name_at + topic_length + cursor_length])
+        if not (is_text(topic) and is_text(cursor)):
+            continue
         return PageIdentity(kind, number, incarnation, topic, cursor)
     return None

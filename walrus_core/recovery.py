@@ -150,6 +150,11 @@ def _group(cursors: CursorFile, inventory: Inventory) -> list[RecoveredTopic]:
     topic_pages = {
         page.identity.topic: page for page in cursors.pages.values() if page.identity.kind == fmt.PAGE_TOPIC
     }
+    cursor_pages: dict[tuple[bytes, int], list[CursorPage]] = {}
+    for cursor_page in cursors.pages.values():
+        identity = cursor_page.identity
+        if identity.kind == fmt.PAGE_CURSOR:
+            cursor_pages.setdefault((identity.topic, identity.incarnation), []).append(cursor_page)
     topics: list[RecoveredTopic] = []
     for name in sorted(set(by_name) | set(topic_pages)):
         blocks = by_name.get(name, [])
@@ -166,13 +171,7 @@ def _group(cursors: CursorFile, inventory: Inventory) -> list[RecoveredTopic]:
         next_offset = max(chain.end_offset, page.state.floor, low_water)
         if next_offset != chain.end_offset:
             chain.appendable = False
-        own = [
-            other
-            for other in cursors.pages.values()
-            if other.identity.kind == fmt.PAGE_CURSOR
-            and other.identity.topic == name
-            and other.identity.incarnation == incarnation
-        ]
+        own = cursor_pages.get((name, incarnation), [])
         topics.append(RecoveredTopic(name.decode("utf-8"), page, chain, next_offset, low_water, own))
     return topics
 

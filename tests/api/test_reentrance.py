@@ -85,10 +85,11 @@ def check_after(store, wal: Walrus, backend: FaultyBackend) -> None:
 def check_contents(wal: Walrus) -> None:
     entries = list(wal.topic("t"))
     assert [entry.offset for entry in entries] == list(range(wal.oldest_offset("t"), wal.next_offset("t")))
-    data = [entry.data for entry in entries]
     for part in (b"outer", b"inner"):
-        assert data.count(part * 1500) in (0, 9), "a batch is there as a whole or not at all"
-    assert data.count(b"outer") in (0, 1, 3)
+        batch = [entry.offset for entry in entries if entry.data == part * 1500]
+        # Its first blocks may have been consumed and given back.
+        assert len(batch) in (0, 9) or batch[0] == wal.oldest_offset("t"), "a batch is there whole or not at all"
+    assert [entry.data for entry in entries].count(b"outer") in (0, 1, 3)
     assert contents(wal, "u") == [b"u"]
 
 

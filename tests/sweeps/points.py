@@ -1,14 +1,14 @@
 """Interrupts at chosen bytecodes: where they may strike, and a call that is struck at the n-th one.
 
-A signal is handled between two bytecodes, and ``sys.settrace`` with ``f_trace_opcodes`` can raise at
-every one of them. Left out are the places where CPython looks for no signal, or where nothing
-is learned:
+``sys.settrace`` with ``f_trace_opcodes`` can raise before every bytecode. CPython itself looks for
+signals at fewer places: at the beginning of a function, after a call, at a jump back; and what is
+raised there meets the handlers of that place. So a bytecode is struck only where it has the same
+handlers as the last such place before it. That leaves out the steps from the end of a ``with`` or
+``try`` body up to the first call behind it (``__exit__``, the ``release`` of a ``finally``).
 
-- the bytecodes that call ``__exit__`` at the end of a ``with``: the interpreter looks for signals
-  at calls, function entries and backward jumps, and none of them stands between the end of the
-  body and that call;
-- bytecodes that do nothing: for that reason the compiler leaves them out of the table of handlers;
-- finalisers: what is raised there goes nowhere;
+Left out are also, because nothing is learned there:
+
+- finalisers: what is raised in them goes nowhere;
 - the inside of functions without any state (frames and pages as bytes): they are struck where they
   begin, which is all the same to their callers; checksums and entries are not struck at all;
 - the memory backend, which plays the kernel: system calls are not torn apart by a signal.
@@ -24,7 +24,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from attrs import define, field
 
@@ -34,7 +34,8 @@ ENGINE = str(Path(walrus_core.__file__).parent) + os.sep
 PURE = os.path.join(ENGINE, "_pure", "")
 STATELESS = (ENGINE + "pages.py", PURE + "frames.py")
 LEFT_OUT = (ENGINE + "memory.py", PURE + "entry.py")
-BEFORE_EXIT = {"SWAP", "NOP", "POP_BLOCK", "ROT_TWO", "ROT_THREE"}
+CAN_SWEEP = sys.version_info >= (3, 11)
+"""Older interpreters have no table of handlers to ask."""
 
 
 @define
@@ -60,32 +61,23 @@ class Struck:
         return sorted({n for passes in by_path.values() for n in (*passes[:2], passes[-1])})
 
 
+class Step(NamedTuple):
+    """One bytecode: where its handler begins (-1: none), and whether signals are looked for at it."""
+
+    handler: int
+    looks: bool
+
+
 @functools.cache
-def quiet(code: CodeType) -> frozenset[int]:
-    """Return the offsets of the bytecodes that call ``__exit__`` of a ``with`` that ended well, or do nothing."""
-    steps = [step for step in dis.get_instructions(code) if step.opname not in ("CACHE", "EXTENDED_ARG")]
-    found = {step.offset for step in steps if step.opname == "NOP"}
-    for place in range(len(steps) - 3):
-        if not _loads_three_nones(steps[place : place + 3]):
-            continue
-        last = place + 3
-        if steps[last].opname == "PRECALL":
-            last += 1
-        if not steps[last].opname.startswith("CALL"):
-            continue
-        first = place
-        while first and steps[first - 1].opname in BEFORE_EXIT:
-            first -= 1
-        found.update(step.offset for step in steps[first : last + 1])
-    return frozenset(found)
-
-
-def _loads_three_nones(steps: list[dis.Instruction]) -> bool:
-    if not (steps[0].opname == "LOAD_CONST" and steps[0].argval is None):
-        return False
-    return all(
-        step.opname == "DUP_TOP" or (step.opname == "LOAD_CONST" and step.argval is None) for step in steps[1:]
-    )
+def steps_of(code: CodeType) -> dict[int, Step]:
+    """Return the bytecodes of a function by their offsets."""
+    # The entries do not overlap: each names the innermost handler, which begins the next one itself.
+    entries = [(entry.start, entry.end, entry.target) for entry in dis.Bytecode(code).exception_entries]
+    found: dict[int, Step] = {}
+    for step in dis.get_instructions(code):
+        handler = next((target for start, end, target in entries if start <= step.offset < end), -1)
+        found[step.offset] = Step(handler, step.opname.startswith(("CALL", "JUMP_BACKWARD")))
+    return found
 
 
 @functools.cache
@@ -110,9 +102,20 @@ def strike(number: int, call: Callable[[], Any], error: type[BaseException] = Ke
             struck.place = _describe(frame)
             raise error
 
-    def local(frame: FrameType, event: str, _argument: object) -> Any:
-        if event == "opcode" and frame.f_lasti not in quiet(frame.f_code):
-            pass_place(frame)
+    def watch(frame: FrameType) -> Callable[..., Any]:
+        steps = steps_of(frame.f_code)
+        current = -1
+
+        def local(frame: FrameType, event: str, _argument: object) -> Any:
+            nonlocal current
+            if event == "opcode":
+                step = steps[frame.f_lasti]
+                if step.handler == current:
+                    pass_place(frame)
+                if step.looks:
+                    current = step.handler
+            return local
+
         return local
 
     def trace(frame: FrameType, event: str, _argument: object) -> Optional[Any]:
@@ -123,7 +126,7 @@ def strike(number: int, call: Callable[[], Any], error: type[BaseException] = Ke
             return None
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
-        return local
+        return watch(frame)
 
     before = sys.gettrace()
     gc.disable()  # finalisers of other tests' objects would run at places of their own
