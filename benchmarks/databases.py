@@ -59,7 +59,10 @@ def lmdb_append(whole: int, entry_bytes: int, slowness: int = 1, **options: Any)
         count = place.count(whole)
         keys = make_keys(count)
         payload = make_payload(entry_bytes)
-        with place.fresh() as directory, _lmdb(directory / "db", count, entry_bytes, **options) as environment:
+        with (
+            place.fresh() as directory,
+            _lmdb(directory / "db", count, entry_bytes, **options) as environment,
+        ):
             begin = environment.begin
             started = perf_counter()
             for key in keys:
@@ -213,9 +216,7 @@ def _sqlite(path: Path, synchronous: str = "off") -> Iterator[sqlite3.Connection
         yield connection
 
 
-def sqlite_append(
-    whole: int, entry_bytes: int, slowness: int = 10, synchronous: str = "off"
-) -> Contender:
+def sqlite_append(whole: int, entry_bytes: int, slowness: int = 10, synchronous: str = "off") -> Contender:
     """Insert each entry in a transaction of its own."""
 
     def run(place: Place) -> Sample:

@@ -97,7 +97,6 @@ def preadv(whole: int, entry_bytes: int, step: int) -> Contender:
     """Read the same bytes from a file that is in the page cache, into one buffer of 1 MiB."""
 
     def prepare(place: Place) -> None:
-        place.path.mkdir(parents=True, exist_ok=True)
         payload = make_payload(entry_bytes)
         with open(place.path / "file", "wb") as file:
             for _ in repeat(None, place.count(whole, step)):

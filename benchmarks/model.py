@@ -112,7 +112,6 @@ class Bar:
     at_least: Optional[float] = None
     at_most: Optional[float] = None
     fact: Optional[str] = None
-    unit: str = ""
     full_only: bool = False
 
 
@@ -125,8 +124,12 @@ class Work:
     unit: str
     contenders: Sequence[Contender]
     bars: Sequence[Bar] = ()
+    references: Sequence[str] = ()
+    """Contenders to which the report gives ratios, besides those that bars name."""
     note: str = ""
     full_only: bool = False
+    rounds_max: Optional[int] = None
+    """Where one round is long enough to say something: no more rounds than this, and none to warm up."""
 
     @property
     def higher_is_better(self) -> bool:

@@ -18,6 +18,7 @@ PERSIST_QUEUE = "persist-queue"
 CHUNK_COUNT = 10_000
 """Entries in a file of persist-queue, which syncs a file when it is full."""
 
+
 @contextmanager
 def _deque(path: Path) -> Iterator[Any]:
     deque = module_of("diskcache").Deque(directory=str(path))
@@ -42,7 +43,9 @@ def _queue(path: Path) -> Iterator[Any]:
 Step = Callable[[Any, bytes, int], None]
 
 
-def _queue_run(open_queue: Callable[[Path], Any], whole: int, entry_bytes: int, before: Step, timed: Step) -> Run:
+def _queue_run(
+    open_queue: Callable[[Path], Any], whole: int, entry_bytes: int, before: Step, timed: Step
+) -> Run:
     def run(place: Place) -> Sample:
         count = place.count(whole)
         payload = make_payload(entry_bytes)
@@ -100,7 +103,7 @@ def queue_appends(whole: int, entry_bytes: int) -> list[Contender]:
     """Append one by one."""
     return [
         _diskcache(whole, entry_bytes, 100, _nothing, _append_each),
-        _persist_queue(whole, entry_bytes, 400, _nothing, _put_each),
+        _persist_queue(whole, entry_bytes, 100, _nothing, _put_each),
     ]
 
 
@@ -113,5 +116,5 @@ def queue_reads(whole: int, entry_bytes: int) -> list[Contender]:
     """Take entries out one by one."""
     return [
         _diskcache(whole, entry_bytes, 100, _extend, _pop_each),
-        _persist_queue(whole, entry_bytes, 400, _put_each, _get_each),
+        _persist_queue(whole, entry_bytes, 100, _put_each, _get_each),
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -60,6 +61,7 @@ class Suite:
     """Names of contenders; empty for all."""
     with_pure: bool = True
     left_out: list[LeftOut] = field(factory=list)
+    _failed: set[tuple[str, str]] = field(factory=set)
     _pure: Optional[Child] = None
 
     def run(self) -> list[WorkResult]:
@@ -68,13 +70,14 @@ class Suite:
         gc.collect()
         gc.freeze()  # what the libraries have loaded is not looked through again during the works
         with ExitStack() as stack:
+            stack.callback(gc.unfreeze)
             base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=self.directory)))
             for work in self.works:
                 if work.full_only and not self.scale.full:
                     self.left_out.append(LeftOut(work=work.name, contender=None, reason="needs --full"))
                     continue
                 contenders = [one for one in work.contenders if self._can_run(work, one)]
-                if any(one.pure for one in contenders) and self._pure is None:
+                if hot.COMPILED and self._pure is None and any(one.pure for one in contenders):
                     self._pure = stack.enter_context(Child(**PURE))
                 os.sync()  # what was written before is not written back during this
                 results.append(self._run_work(work, contenders, base / work.name))
@@ -93,71 +96,83 @@ class Suite:
         return reason is None
 
     def _run_work(self, work: Work, contenders: Sequence[Contender], base: Path) -> WorkResult:
-        result = WorkResult(work=work)
-        with ExitStack() as stack:
-            running: list[tuple[Contender, Place]] = []
-            for number, contender in enumerate(contenders):
-                place = Place(
-                    path=base / str(number), scale=self.scale, slowness=contender.slowness, stack=stack
-                )
-                self.tell(f"{work.name}: prepare {contender.name}")
-                if self._attempt(work, contender, lambda one=contender, at=place: _prepare(one, at)):
-                    running.append((contender, place))
-            for number in range(self.rounds + 1):
-                for at in range(len(running)):
-                    contender, place = running[(at + number) % len(running)]
-                    if self._is_out(work, contender) or (contender.pure and number > PURE_ROUNDS_MAX):
-                        continue
-                    self.tell(f"{work.name}: round {number} of {self.rounds}, {contender.name}")
-                    keep = result.samples.setdefault(contender.name, []) if number else []
-                    self._attempt(
-                        work,
-                        contender,
-                        lambda one=contender, at=place, into=keep: into.append(self._sample(work, one, at)),
-                    )
-        result.samples = {
-            name: found for name, found in result.samples.items() if not self._failed(work, name)
-        }
-        return result
-
-    def _attempt(self, work: Work, contender: Contender, act: Callable[[], object]) -> bool:
-        """Do something for a contender; what it raises is noted, and the others go on."""
+        """Prepare all, warm up, run the rounds, and leave nothing in ``base``."""
+        samples: dict[str, list[Sample]] = {}
         try:
-            act()
+            with ExitStack() as stack:
+                running = self._prepare(work, contenders, base, stack)
+                for number in self._rounds_of(work):
+                    for at in range(len(running)):
+                        contender, place = running[(at + number) % len(running)]
+                        is_out = (work.name, contender.name) in self._failed
+                        if is_out or (contender.pure and number > PURE_ROUNDS_MAX):
+                            continue
+                        self.tell(f"{work.name}: round {number}, {contender.name}")
+                        sample = self._attempt(work, contender, self._sample, place)
+                        if number and sample is not None:
+                            samples.setdefault(contender.name, []).append(sample)
+        finally:
+            shutil.rmtree(base, ignore_errors=True)
+        kept = {name: found for name, found in samples.items() if (work.name, name) not in self._failed}
+        return WorkResult(work=work, samples=kept)
+
+    def _rounds_of(self, work: Work) -> range:
+        """Return the numbers of the rounds; number 0 warms up and is not counted."""
+        if work.rounds_max is not None:
+            return range(1, min(self.rounds, work.rounds_max) + 1)
+        return range(self.rounds + 1)
+
+    def _prepare(
+        self, work: Work, contenders: Sequence[Contender], base: Path, stack: ExitStack
+    ) -> list[tuple[Contender, Place]]:
+        """Return the contenders that are ready, each with its place. ``stack`` closes what they keep."""
+        ready = []
+        for number, contender in enumerate(contenders):
+            self.tell(f"{work.name}: prepare {contender.name}")
+            path = base / str(number)
+            path.mkdir(parents=True)
+            place = Place(path=path, scale=self.scale, slowness=contender.slowness, stack=stack)
+            self._attempt(work, contender, _prepare, place)
+            if (work.name, contender.name) not in self._failed:
+                ready.append((contender, place))
+        return ready
+
+    def _attempt(
+        self,
+        work: Work,
+        contender: Contender,
+        act: Callable[[Work, Contender, Place], Optional[Sample]],
+        place: Place,
+    ) -> Optional[Sample]:
+        """Do something for a contender. What it raises is noted, it is out of the work, the others go on."""
+        try:
+            return act(work, contender, place)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
-            self.left_out.append(
-                LeftOut(work=work.name, contender=contender.name, reason=reason, failed=True)
-            )
-            return False
-        return True
-
-    def _failed(self, work: Work, name: str) -> bool:
-        return any(out.failed and (out.work, out.contender) == (work.name, name) for out in self.left_out)
-
-    def _is_out(self, work: Work, contender: Contender) -> bool:
-        return self._failed(work, contender.name)
+            out = LeftOut(work=work.name, contender=contender.name, reason=reason, failed=True)
+            self.left_out.append(out)
+            self._failed.add((work.name, contender.name))
+            return None
 
     def _sample(self, work: Work, contender: Contender, place: Place) -> Sample:
-        if contender.pure and hot.COMPILED:
-            assert self._pure is not None, "the child runs while there are pure contenders"
-            answer = self._pure.ask(
-                "round",
-                {
-                    "work": work.name,
-                    "contender": contender.name,
-                    "path": str(place.path),
-                    "factor": self.scale.factor,
-                    "full": self.scale.full,
-                    "slowness": contender.slowness,
-                },
-            )
-            return Sample(**answer)
-        gc.collect()
-        return contender.run(place)
+        if self._pure is None or not contender.pure:
+            gc.collect()
+            return contender.run(place)
+        answer = self._pure.ask(
+            "round",
+            {
+                "work": work.name,
+                "contender": contender.name,
+                "path": str(place.path),
+                "factor": self.scale.factor,
+                "full": self.scale.full,
+                "slowness": contender.slowness,
+            },
+        )
+        return Sample(**answer)
 
 
-def _prepare(contender: Contender, place: Place) -> None:
+def _prepare(_work: Work, contender: Contender, place: Place) -> None:
     if contender.prepare is not None:
         contender.prepare(place)
 

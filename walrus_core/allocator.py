@@ -19,7 +19,7 @@ from walrus_core.config import Options
 from walrus_core.cursorfile import LOG_PAGE, CursorFile
 from walrus_core.errors import EntryTooLargeError, WalrusError
 from walrus_core.files import FileCache
-from walrus_core.gate import refuse_reentry
+from walrus_core.gate import RLock, refuse_reentry
 from walrus_core.pages import SegmentHeader
 from walrus_core.segment import Segment, create_segment, remove_segment
 from walrus_core.types import SegmentInfo
@@ -68,6 +68,11 @@ class Allocator:
         self._reserved_blocks = 0
         self._unwiped: list[tuple[Segment, int, int]] = []
         """(segment, slot, slots) given up, header page not durably zero yet."""
+
+    @property
+    def locks(self) -> tuple[RLock, ...]:
+        """The locks of this room, for whoever must not wait for itself."""
+        return (self._lock,)
 
     def start(self, segments: list[Segment], highest_sequence: int) -> None:
         """Take over what recovery found."""

@@ -20,7 +20,7 @@ from walrus_core import format as fmt
 from walrus_core import pages
 from walrus_core.errors import CorruptionError, StorageError
 from walrus_core.files import FileCache, LogFile, wrap_directory_call
-from walrus_core.gate import refuse_reentry
+from walrus_core.gate import RLock, refuse_reentry
 from walrus_core.hot import fnv1a64
 from walrus_core.pages import PageIdentity, PageState
 
@@ -75,6 +75,11 @@ class CursorFile:
         self._sync_lock = threading.RLock()
         self.is_clean = False
         """The log was closed cleanly and nothing was written since; see ``set_clean``."""
+
+    @property
+    def locks(self) -> tuple[RLock, ...]:
+        """The locks of this room, for whoever must not wait for itself."""
+        return (self._lock, self._sync_lock)
 
     @property
     def file(self) -> LogFile:
@@ -220,9 +225,29 @@ class CursorFile:
         state = page.state._replace(generation=page.state.generation + 1, **changes)
         number = page.identity.page
         at = number * fmt.PAGE_SIZE + fmt.STATE_AT[state.generation % 2]
+        try:
+            self._write_sector(at, state, number)
+        except StorageError as error:
+            self._take_back(page, at, error)
+            raise
+        page.state = state
+
+    def _take_back(self, page: CursorPage, at: int, error: StorageError) -> None:
+        """After a failed write the new state may stand in its sector: put the old one over it.
+
+        Where even that fails nobody knows what a crash would find: the log is poisoned.
+        """
+        old = page.state._replace(generation=page.state.generation + 1)
+        try:
+            self._write_sector(at, old, page.identity.page)
+        except StorageError:
+            self._files.gate.poison(error)
+        else:
+            page.state = old
+
+    def _write_sector(self, at: int, state: PageState, number: int) -> None:
         data = pages.encode_state(state, self.page_key(number)).ljust(fmt.SECTOR_SIZE, b"\0")
         self._file.write(at, data)
-        page.state = state
 
     def remove(self, page: CursorPage) -> None:
         """Take a page from its owner and wipe it. Not durable. Raises: StorageError."""

@@ -20,11 +20,18 @@ from walrus_core.allocator import Allocator, new_log_id
 from walrus_core.block import Block
 from walrus_core.config import DEFAULT_CURSOR, Options
 from walrus_core.cursor import Cursor
-from walrus_core.errors import StorageError, UsageError, WalrusError, storage_error
+from walrus_core.errors import (
+    DiskFullError,
+    StorageError,
+    TooManyFilesError,
+    UsageError,
+    WalrusError,
+    storage_error,
+)
 from walrus_core.events import Events
 from walrus_core.files import FileCache, wrap_directory_call
 from walrus_core.flusher import Flusher
-from walrus_core.gate import CLOSED, FORKED, OPEN, Gate
+from walrus_core.gate import CLOSED, FORKED, OPEN, Gate, refuse_reentry
 from walrus_core.lock import DirectoryLock
 from walrus_core.memory import MemoryBackend
 from walrus_core.plugins import check_backend_object, choose_backend_name, load_backend
@@ -247,27 +254,39 @@ class Engine:
         """Make all entries and all cursors durable. Raises: SyncFailedError, PoisonedError."""
         self.gate.check_call()
         self.syncer.sync()
-        self.persist_cursors()
+        failure = self.persist_cursors()
         self._reclaim_all()
+        if failure is not None:
+            raise failure
 
     def _reclaim_all(self) -> None:
         for topic in self.live_topics():
             self.reclaimer.request(topic)
         self.reclaimer.run()
 
-    def persist_cursors(self) -> None:
-        """Make every cursor's position durable with one sync. The entries must be durable."""
+    def persist_cursors(self) -> Optional[StorageError]:
+        """Make every cursor's position durable with one sync. The entries must be durable.
+
+        Returns: the first error of a cursor for whose page there was no space; the others are durable.
+        Raises: SyncFailedError, PoisonedError.
+        """
+        failure: Optional[StorageError] = None
         moved: list[tuple[Cursor, int]] = []
         for topic in self.live_topics():
             with topic.read_lock:
                 for cursor in list(self._cursors_by_topic[topic.name].values()):
                     if cursor.offset > cursor.saved_offset and cursor.offset <= topic.durable_offset:
-                        cursor.write_state(cursor.offset)
+                        try:
+                            cursor.write_state(cursor.offset)
+                        except (DiskFullError, TooManyFilesError) as error:
+                            failure = failure or error
+                            continue
                         moved.append((cursor, cursor.offset))
         if self.cursors.file.is_dirty:
             self.cursors.sync()
         for cursor, offset in moved:
             cursor.saved_offset = max(cursor.saved_offset, offset)
+        return failure
 
     # --- close --------------------------------------------------------------------------------
 
@@ -275,8 +294,10 @@ class Engine:
         """Sync, persist cursors, join the thread, give everything back. Idempotent; an interrupted
         close can be called again.
 
-        Raises: the first error, once; everything is given back all the same.
+        Raises: the first error, once; everything is given back all the same. ReentrantCallError:
+        called by a signal handler inside another call; nothing changed.
         """
+        self._refuse_inside("a call that close() would wait for")
         with self._close_lock:
             if self._is_released:
                 return
@@ -290,6 +311,17 @@ class Engine:
             finally:
                 self._release()
 
+    def _refuse_inside(self, operation: str) -> None:
+        """Raise ReentrantCallError where this thread is inside a call of this log."""
+        for lock in (self._create_lock, self._close_lock):
+            refuse_reentry(lock, operation)
+        for room in (self.syncer, self.allocator, self.reclaimer, self.cursors):
+            for lock in room.locks:
+                refuse_reentry(lock, operation)
+        for topic in list(self.topics.values()):
+            refuse_reentry(topic.lock, operation)
+            refuse_reentry(topic.read_lock, operation)
+
     def _drain(self) -> None:
         """Wait for calls that began before the gate was shut; drop what they left unpublished."""
         for topic in list(self.topics.values()):
@@ -300,7 +332,7 @@ class Engine:
 
     def _finish_cleanly(self) -> None:
         self.syncer.sync()
-        self.persist_cursors()
+        failure = self.persist_cursors()
         self._reclaim_all()
         for topic in self.live_topics():
             self._mark_clean(topic)
@@ -308,6 +340,8 @@ class Engine:
         if not self.cursors.is_clean:
             # Last of all: the marks it vouches for are durable.
             self.cursors.set_clean(True)
+        if failure is not None:
+            raise failure
 
     def _mark_clean(self, topic: Topic) -> None:
         """Write that nothing stands behind the last frame, where that is so."""

@@ -127,6 +127,11 @@ class TopicFacts:
         self._engine.cursors.sync()
 
     @property
+    def entry_bytes_max(self) -> int:
+        """Length of the largest payload that new segments of this log can hold."""
+        return self._engine.allocator.entry_bytes_max
+
+    @property
     def path(self) -> str:
         """The directory of this log."""
         return self._engine.options.path

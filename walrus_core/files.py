@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Optional, TypeVar, cast
 
 from walrus_core.backend import Backend, Buffer, Capabilities, CapableFile, SegmentFile
-from walrus_core.errors import ContractError, StorageError, storage_error
+from walrus_core.errors import ContractError, storage_error
 from walrus_core.gate import Gate
 
 Result = TypeVar("Result")
@@ -236,12 +236,12 @@ class FileCache:
 
     def close(self) -> None:
         """Close every file; the first error is raised after all of them are closed."""
-        first: Optional[StorageError] = None
+        first: Optional[BaseException] = None
         with self._lock:
             for file in list(self._open):
                 try:
                     self._close(file)
-                except StorageError as error:
+                except BaseException as error:
                     first = first or error
         if first is not None:
             raise first

@@ -9,6 +9,7 @@ the one that is remembered.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable
 from typing import Any, Optional
@@ -120,6 +121,22 @@ class Gate:
         """Log a warning, unless WALRUS_QUIET is set."""
         if not self.quiet:
             logger.warning(message, *details)
+
+
+RLock = Any
+"""``threading.RLock`` is a function and no type."""
+
+
+def take_lock(lock: RLock, held: list[RLock]) -> bool:
+    """Take ``lock`` if no thread has it, this one included, and note it in ``held``.
+
+    Returns: whether it was taken. Taking and noting are one step: an interrupt finds both or
+    neither, and no call stands before that of release in ``if held: held[0].release()``.
+    """
+    if lock._is_owned():
+        return False
+    held.extend(itertools.compress((lock,), map(lock.acquire, (False,))))
+    return bool(held) and held[-1] is lock
 
 
 def refuse_reentry(lock: Any, operation: str) -> None:

@@ -14,7 +14,7 @@ from walrus_core.allocator import Allocator
 from walrus_core.block import Block
 from walrus_core.cursor import Cursor
 from walrus_core.cursorfile import CursorFile
-from walrus_core.gate import refuse_reentry
+from walrus_core.gate import RLock, refuse_reentry, take_lock
 from walrus_core.topic import Topic
 
 
@@ -33,6 +33,11 @@ class Reclaimer:
         self._cursors_of = cursors_of
         self._requested: dict[Topic, None] = {}
         self._lock = threading.RLock()
+
+    @property
+    def locks(self) -> tuple[RLock, ...]:
+        """The locks of this room, for whoever must not wait for itself."""
+        return (self._lock,)
 
     def request(self, topic: Topic) -> bool:
         """Note the topic for the next run if its oldest block could be given back. Cheap.
@@ -93,11 +98,23 @@ class Reclaimer:
         return blocks[:count]
 
     def _detach(self, topic: Topic, blocks: list[Block]) -> None:
-        """Take the blocks out of readers' sight, then give their slots up."""
-        with topic.lock, topic.read_lock:
+        """Take the blocks out of readers' sight, then give their slots up.
+
+        Never waits: a topic that is in use, by whatever thread, is left for the next run. (Waiting
+        while holding locks could be for ever, if the holder is interrupted by a signal handler that
+        needs one of them.)
+        """
+        held: list[RLock] = []
+        try:
+            # Writers need not be kept out: they change the other end of the list.
+            if not take_lock(topic.read_lock, held):
+                return
             for block in blocks:
                 # Given up before it is dropped: after an interrupt in between, the next run gives
                 # it up once more, which changes nothing.
                 self._allocator.give_up(block.segment, block.header.slot, block.header.slots)
                 topic.low_water = max(topic.low_water, topic.blocks[1].first_offset)
                 topic.blocks.pop(0)
+        finally:
+            if held:
+                held[0].release()

@@ -19,7 +19,7 @@ from walrus_core.block import Block, State
 from walrus_core.cursorfile import CursorFile
 from walrus_core.errors import StorageError, SyncFailedError
 from walrus_core.files import FileCache, LogFile
-from walrus_core.gate import Gate, refuse_reentry
+from walrus_core.gate import Gate, RLock, refuse_reentry
 
 MARK_INTERVAL_S = 0.1
 """Marks only shorten recovery and tell damage from a torn tail, so a busy tail gets few."""
@@ -68,6 +68,11 @@ class Syncer:
         self._clean_lock = threading.RLock()
 
     @property
+    def locks(self) -> tuple[RLock, ...]:
+        """The locks of this room, for whoever must not wait for itself."""
+        return (self._lock, self._clean_lock)
+
+    @property
     def is_idle(self) -> bool:
         """True where no topic has bytes that wait for a sync."""
         return not self._dirty
@@ -94,6 +99,11 @@ class Syncer:
     def forget(self, topic: Syncable) -> None:
         """Take back ``note``. The caller holds the topic's lock, so that no write comes in between."""
         self._dirty.pop(topic, None)
+
+    def refuse_inside(self) -> None:
+        """Raise ReentrantCallError where this thread is inside a sync: an append that waits for one
+        must be refused before it is written."""
+        refuse_reentry(self._lock, "a sync")
 
     def wait(self, topic: Syncable, offset: int) -> None:
         """Return when entries below ``offset`` survive power loss.
@@ -158,13 +168,21 @@ class Syncer:
             self._marked_s = now_s
 
     def _mark(self, topic: Syncable, blocks: Sequence[tuple[Block, State]], marks_due: bool) -> None:
-        """Write what the sync proved: seals always, marks of open blocks now and then."""
+        """Write what the sync proved: seals always, marks of open blocks now and then.
+
+        A mark that cannot be written is no failure of the sync, whose entries are durable: the next
+        sync tries again (or the log is poisoned by now).
+        """
         for block, state in blocks:
-            if block.is_sealed:
+            # A mark vouches for whole batches: nothing of a block that is not published yet.
+            if block.is_sealed or block.first_offset + state.entries > topic.durable_offset:
                 continue
-            if block.final is not None and block.end_offset <= topic.durable_offset:
-                block.write_mark(block.final, fmt.MARK_SEALED)
-                block.close_tail()
-                self._sealed(block, topic)
-            elif block.final is None and marks_due and state.at > block.marked_at:
-                block.write_mark(state, 0)
+            try:
+                if block.final is not None and block.end_offset <= topic.durable_offset:
+                    block.write_mark(block.final, fmt.MARK_SEALED)
+                    block.close_tail()
+                    self._sealed(block, topic)
+                elif block.final is None and marks_due and state.entries and state.at > block.marked_at:
+                    block.write_mark(state, 0)
+            except StorageError as error:
+                self._gate.warn("a mark of %s was not written: %s", block.file.path, error)

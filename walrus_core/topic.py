@@ -24,7 +24,7 @@ from walrus_core import hot
 from walrus_core.allocator import Allocator, Lease
 from walrus_core.block import Block, State
 from walrus_core.cursorfile import CursorPage
-from walrus_core.gate import Gate, refuse_reentry
+from walrus_core.gate import Gate, RLock, refuse_reentry, take_lock
 from walrus_core.pages import BlockHeader
 from walrus_core.syncer import Syncer
 
@@ -300,15 +300,9 @@ class Topic:
 
         A topic that is being written stays dirty; its next sync will find it as it is then.
         """
-        # A signal handler may sync while its own thread is inside an append of this topic.
-        if self.lock._is_owned():  # type: ignore[attr-defined]
-            return
-        held: list[bool] = []
+        held: list[RLock] = []
         try:
-            # One call from C: taken and noted, or neither. No other call stands between taking the
-            # lock and giving it back where a signal could be handled.
-            held.extend(map(self.lock.acquire, (False,)))
-            if True not in held:
+            if not take_lock(self.lock, held):
                 return
             for block, _state in blocks:
                 if block.is_sealed and block in self.unsynced:
@@ -320,8 +314,8 @@ class Topic:
             self.unsynced.clear()
             self._syncer.forget(self)
         finally:
-            if True in held:
-                self.lock.release()
+            if held:
+                held[0].release()
 
     def close_tails(self) -> None:
         """Let go of all files, at close. No append may follow."""

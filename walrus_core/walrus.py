@@ -128,6 +128,8 @@ class Walrus(TopicReads):
         found = self._lookup(topic)
         if found is None:
             found = self._new_topic(topic, data)
+        if self._waits:
+            self._engine.syncer.refuse_inside()
         offset = found.append(data)
         if self._waits:
             self._engine.syncer.wait(found, offset + 1)
@@ -152,6 +154,8 @@ class Walrus(TopicReads):
             return range(next_offset, next_offset)
         if found is None:
             found = self._new_topic(topic, max(payloads, key=len))
+        if self._waits:
+            self._engine.syncer.refuse_inside()
         offsets = append_batch(found, payloads, self._engine.allocator, self._engine.gate)
         if self._waits:
             self._engine.syncer.wait(found, offsets.stop)

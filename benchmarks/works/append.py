@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks import databases, limits, queues
-from benchmarks.databases import LMDB
+from benchmarks.databases import LMDB, LMDB_PUTMULTI
 from benchmarks.limits import FILE_WRITE, PWRITE
 from benchmarks.model import MIB_PER_SECOND, PER_SECOND, Bar, Contender, Work
 from benchmarks.ours import ALL_LOGS, COMPILED_LOGS, FD, FD_CRC, MMAP, MMAP_CRC, append_run, batch_run
@@ -82,7 +82,7 @@ WORKS = (
     ),
     Work(
         name="batch-256",
-        title="append batches of 1 000 × 256 B",
+        title="append 256 B in batches of 1,000",
         unit=PER_SECOND,
         contenders=_batch_small(),
         bars=(
@@ -91,11 +91,12 @@ WORKS = (
             Bar(ours=FD.name, against=LMDB, at_least=4.5),
             Bar(ours=FD_CRC.name, against=LMDB, at_least=7),
         ),
+        references=(LMDB_PUTMULTI,),
         note="LMDB: a put per entry, one transaction per batch; putmulti: all entries in one call.",
     ),
     Work(
         name="batch-64k",
-        title="append batches of 100 × 64 KiB",
+        title="append 64 KiB in batches of 100",
         unit=MIB_PER_SECOND,
         contenders=_batch_large(),
         bars=(

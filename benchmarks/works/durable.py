@@ -24,10 +24,7 @@ def _sync_each() -> list[Contender]:
     many = THREADS_SYNC_COUNT
     return [
         *(log.contender(sync_each_run(log, SYNC_COUNT, ENTRY_BYTES), label="1 thread") for log in LOGS),
-        *(
-            log.contender(sync_each_run(log, many, ENTRY_BYTES, THREAD_COUNT), label=THREADS)
-            for log in LOGS
-        ),
+        *(log.contender(sync_each_run(log, many, ENTRY_BYTES, THREAD_COUNT), label=THREADS) for log in LOGS),
         databases.lmdb_append(SYNC_COUNT, ENTRY_BYTES, slowness=2, sync=True),
         databases.rocksdb_append(SYNC_COUNT, ENTRY_BYTES, sync=True),
         databases.sqlite_append(SYNC_COUNT, ENTRY_BYTES, slowness=2, synchronous="full"),
@@ -90,7 +87,7 @@ WORKS = (
     ),
     Work(
         name="in-flight",
-        title="append 256 B durably from one thread, at most 10 000 in flight",
+        title="append 256 B durably from one thread, at most 10,000 in flight",
         unit=PER_SECOND,
         contenders=_in_flight(),
         bars=tuple(Bar(ours=log.name, against=PWRITE_SYNC, at_least=150) for log in LOGS),

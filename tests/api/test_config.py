@@ -218,7 +218,7 @@ def test_a_file_given_by_path(tmp_path):
         assert wal.options.block_size_bytes == 10 << 20
     builder = Walrus.builder().data_dir(tmp_path / "log").config_file(tmp_path / "elsewhere.toml")
     assert builder.options().fsync_schedule == FsyncSchedule.milliseconds(7)
-    with pytest.raises(ConfigError, match="missing.toml"):
+    with pytest.raises(ConfigError, match=r"missing\.toml"):
         Walrus(tmp_path / "log", config_file=tmp_path / "missing.toml")
 
 
@@ -322,7 +322,9 @@ def test_a_configuration_file_that_is_no_text(tmp_path):
 def test_options_with_values_that_cannot_be_used(tmp_path, options):
     with pytest.raises(ConfigError) as caught:
         Walrus(tmp_path / "log", **{"backend": "memory", **options})
-    assert next(iter(options)).replace("block_size", "block") in str(caught.value).replace("block_size", "block")
+    assert next(iter(options)).replace("block_size", "block") in str(caught.value).replace(
+        "block_size", "block"
+    )
     assert not (tmp_path / "log").exists()
 
 

@@ -115,7 +115,9 @@ def test_a_block_whose_header_page_is_lost_is_a_gap(memory_store, number):
     name, at = frame_at(memory_store, number)
     base = SEGMENT_HEADER_SIZE + (at - SEGMENT_HEADER_SIZE) // 16384 * 16384
     places = [frame_at(memory_store, entry) for entry in range(200)]
-    inside = [entry for entry, place in enumerate(places) if place[0] == name and base <= place[1] < base + 16384]
+    inside = [
+        entry for entry, place in enumerate(places) if place[0] == name and base <= place[1] < base + 16384
+    ]
     memory_store.patch(name, base, b"\xff" * 3072)
     wal = memory_store.open()
     kinds = [damage.kind for damage in wal.recovery_report.damages]
@@ -291,7 +293,9 @@ def test_the_list_of_damages_is_bounded(memory_store):
 def test_damage_found_at_open_is_in_the_report_and_blocks_nothing(store):
     wal = store.open(fsync_schedule=NEVER)
     for number in range(6):
-        wal.append_for_topic("t", b"%d" % number * WHOLE_BLOCK if number != 2 else b"<entry 2>" + bytes(12_000))
+        wal.append_for_topic(
+            "t", b"%d" % number * WHOLE_BLOCK if number != 2 else b"<entry 2>" + bytes(12_000)
+        )
     wal.close()
     name, at = store.find(b"<entry 2>")
     base = SEGMENT_HEADER_SIZE + (at - SEGMENT_HEADER_SIZE) // 16384 * 16384

@@ -195,7 +195,9 @@ def test_a_strict_checkpoint_is_durable_on_return_and_never_before_its_entry(mem
 
 
 def test_a_cursor_never_points_past_the_log_at_any_crash_point(memory_store):
-    wal, backend = with_faults(memory_store, fsync_schedule=NEVER, consistency=ReadConsistency.at_least_once(3))
+    wal, backend = with_faults(
+        memory_store, fsync_schedule=NEVER, consistency=ReadConsistency.at_least_once(3)
+    )
     images = []
     for operation in ("write", "sync"):
         backend.during(operation, lambda: images.append(backend.synced_store()), times=None)
@@ -299,7 +301,9 @@ def test_observers_are_told_of_rare_events(memory_store):
     events = {event[0] for event in told}
     assert events == {"recovered", "created", "sealed", "synced", "reclaimed"}
     assert [event for event in told if event[0] == "created"] == [("created", 1), ("created", 2)]
-    assert sorted(event for event in told if event[0] == "sealed") == [("sealed", "t", n, n + 1) for n in range(4)]
+    assert sorted(event for event in told if event[0] == "sealed") == [
+        ("sealed", "t", n, n + 1) for n in range(4)
+    ]
     assert ("reclaimed", 1) in told
     assert ("synced", True) in told
     backend.fail("sync", number=5)

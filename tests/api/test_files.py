@@ -106,7 +106,9 @@ def test_a_segment_whose_header_is_lost_is_reported_and_left_alone(store):
     assert store.read_file(FIRST) == before
 
 
-@pytest.mark.parametrize("size", [0, 1, 600, 33_000, SEGMENT_HEADER_SIZE, SEGMENT_HEADER_SIZE + 20_000, 131_071])
+@pytest.mark.parametrize(
+    "size", [0, 1, 600, 33_000, SEGMENT_HEADER_SIZE, SEGMENT_HEADER_SIZE + 20_000, 131_071]
+)
 def test_a_truncated_segment_is_reported_and_what_is_left_is_read(store, size):
     two_topics(store)
     store.write_file(FIRST, store.read_file(FIRST)[:size])
@@ -196,7 +198,9 @@ def test_swapped_blocks_are_noticed(store, copy):
 def test_swapped_bodies_are_noticed(memory_store):
     two_topics(memory_store)
     data = memory_store.read_file(FIRST)
-    bodies = [data[SEGMENT_HEADER_SIZE + slot * 16384 + PAGE_SIZE :][: 16384 - PAGE_SIZE] for slot in range(2)]
+    bodies = [
+        data[SEGMENT_HEADER_SIZE + slot * 16384 + PAGE_SIZE :][: 16384 - PAGE_SIZE] for slot in range(2)
+    ]
     for slot in range(2):
         memory_store.patch(FIRST, SEGMENT_HEADER_SIZE + slot * 16384 + PAGE_SIZE, bodies[1 - slot])
     wal = memory_store.open()
@@ -376,7 +380,9 @@ def test_one_damaged_state_falls_back_to_the_other_and_is_reported(store):
     page = page_of(store, b"t", b"default")
     store.flip("cursors.db", newest_state(store, page) + 9)
     wal = store.open()
-    assert [damage.kind for damage in wal.recovery_report.damages] == ["cursor state, read from the older one"]
+    assert [damage.kind for damage in wal.recovery_report.damages] == [
+        "cursor state, read from the older one"
+    ]
     assert wal.cursor_offset("t") == 1
     assert wal.read_next("t").offset == 1
     wal.close()

@@ -22,7 +22,21 @@ from walrus_core.errors import (
     UsageError,
 )
 
-BAD_TOPICS = ["", "x" * 1025, "é" * 513, "a\0b", "\0", "\ud800", "ok\udfff", 5, None, b"bytes", [], {}, ("t",)]
+BAD_TOPICS = [
+    "",
+    "x" * 1025,
+    "é" * 513,
+    "a\0b",
+    "\0",
+    "\ud800",
+    "ok\udfff",
+    5,
+    None,
+    b"bytes",
+    [],
+    {},
+    ("t",),
+]
 
 
 def topic_calls(wal):
@@ -100,7 +114,11 @@ def test_what_is_no_buffer_is_no_payload(memory_store, payload):
     assert wal.topics() == []
 
 
-@pytest.mark.parametrize("batch", [b"bytes", "text", bytearray(b"x"), memoryview(b"x"), None, 5], ids=lambda batch: type(batch).__name__)
+@pytest.mark.parametrize(
+    "batch",
+    [b"bytes", "text", bytearray(b"x"), memoryview(b"x"), None, 5],
+    ids=lambda batch: type(batch).__name__,
+)
 def test_a_batch_is_an_iterable_of_payloads(memory_store, batch):
     wal = memory_store.open()
     with pytest.raises((InvalidPayloadError, TypeError)):
@@ -265,7 +283,9 @@ def test_a_start_offset_is_a_whole_number(memory_store, offset):
             wal.batch_read_for_topic(topic, start_offset=offset)
 
 
-@pytest.mark.parametrize("cursor", ["", "x" * 256, "a\0", "\ud800", 5, None, [], b"c"], ids=lambda name: repr(name)[:9])
+@pytest.mark.parametrize(
+    "cursor", ["", "x" * 256, "a\0", "\ud800", 5, None, [], b"c"], ids=lambda name: repr(name)[:9]
+)
 def test_invalid_cursor_names_are_refused(memory_store, cursor):
     wal = memory_store.open()
     wal.append_for_topic("t", b"a")

@@ -219,7 +219,9 @@ def test_a_plugin_that_fails_to_register(install, tmp_path, make_module):
         Walrus(tmp_path / "log", backend="shiny")
 
 
-@pytest.mark.parametrize("classes", [[], [backend_named("other")], [backend_named("shiny"), backend_named("shiny")]])
+@pytest.mark.parametrize(
+    "classes", [[], [backend_named("other")], [backend_named("shiny"), backend_named("shiny")]]
+)
 def test_a_plugin_that_does_not_register_what_it_is_named_for(install, tmp_path, classes):
     install("shiny", classes)
     with pytest.raises(ContractError, match="shiny"):
@@ -265,7 +267,7 @@ def test_options_reach_the_backend(install, tmp_path):
     assert seen == {"size": 3, "colour": "red", "durable_writes": False}
     Walrus(tmp_path, backend="shiny", backend_options={"size": 4}).close()
     assert seen["size"] == 4
-    (tmp_path / "walrus.toml").write_text('[backend_options]\nsize = 5\n')
+    (tmp_path / "walrus.toml").write_text("[backend_options]\nsize = 5\n")
     Walrus(tmp_path, backend="shiny").close()
     assert seen["size"] == 5
 
@@ -282,7 +284,9 @@ def test_blocked_plugins_are_not_there(install, tmp_path):
         assert wal.backend_name == "mmap"
 
 
-@pytest.mark.parametrize("backend", ["", 5, MemoryBackend, object()], ids=["empty", "number", "class", "object"])
+@pytest.mark.parametrize(
+    "backend", ["", 5, MemoryBackend, object()], ids=["empty", "number", "class", "object"]
+)
 def test_what_is_no_backend(tmp_path, backend):
     with pytest.raises((ConfigError, PluginError)):
         Walrus(tmp_path / "log", backend=backend)
@@ -293,7 +297,9 @@ def test_durable_writes_need_a_backend_that_has_them(tmp_path):
     from walrus_core import FsyncSchedule
 
     with pytest.raises(ConfigError, match="durable"):
-        Walrus(tmp_path / "log", backend="memory", fsync_schedule=FsyncSchedule.sync_each(), durable_writes=True)
+        Walrus(
+            tmp_path / "log", backend="memory", fsync_schedule=FsyncSchedule.sync_each(), durable_writes=True
+        )
     with pytest.raises(ConfigError, match="durable"):
         Walrus(tmp_path / "log", backend="memory", durable_writes=True)
 

@@ -226,7 +226,9 @@ def test_every_cursor_holds_back_what_it_has_not_passed(store):
     wal.close()
     wal = store.open()
     assert wal.oldest_offset("t") == 1
-    assert [entry.offset for entry in wal.batch_read_for_topic("t", 1 << 20, cursor="slow")] == list(range(1, 8))
+    assert [entry.offset for entry in wal.batch_read_for_topic("t", 1 << 20, cursor="slow")] == list(
+        range(1, 8)
+    )
     wal.sync()
     assert wal.oldest_offset("t") == 7
 

@@ -45,17 +45,21 @@ INNER = {
     "sync": lambda wal: wal.sync(),
     "seek": lambda wal: wal.seek("t", 2),
     "mark clean": lambda wal: wal.mark_topic_clean("t"),
-    "facts": lambda wal: (wal.topics(), wal.topic_entry_counts(), wal.topic_info("t"), wal.durable_offset("t")),
+    "facts": lambda wal: (
+        wal.topics(),
+        wal.topic_entry_counts(),
+        wal.topic_info("t"),
+        wal.durable_offset("t"),
+    ),
     "close": lambda wal: wal.close(),
 }
 
 
 def start(store, schedule) -> tuple[Walrus, FaultyBackend]:
     """Open a new log with some entries, part of them consumed and ready to be given back."""
-    backend = FaultyBackend()
-    wal = Walrus(
-        store.path, backend=backend, fsync_schedule=schedule, block_size=16384, blocks_per_segment=4
-    )
+    store._memory.files.clear()
+    backend = FaultyBackend(store.backend())
+    wal = Walrus(store.path, backend=backend, fsync_schedule=schedule, block_size=16384, blocks_per_segment=4)
     wal.append_for_topic("u", b"u")
     for number in range(4):
         wal.append_for_topic("t", b"%d" % number * (WHOLE_BLOCK if number < 2 else 10))
@@ -88,7 +92,9 @@ def check_contents(wal: Walrus) -> None:
     for part in (b"outer", b"inner"):
         batch = [entry.offset for entry in entries if entry.data == part * 1500]
         # Its first blocks may have been consumed and given back.
-        assert len(batch) in (0, 9) or batch[0] == wal.oldest_offset("t"), "a batch is there whole or not at all"
+        assert len(batch) in (0, 9) or batch[0] == wal.oldest_offset("t"), (
+            "a batch is there whole or not at all"
+        )
     assert [entry.data for entry in entries].count(b"outer") in (0, 1, 3)
     assert contents(wal, "u") == [b"u"]
 
@@ -116,7 +122,9 @@ def test_a_call_inside_a_call_works_or_is_refused_and_never_hangs(memory_store, 
             if answers and isinstance(answers[0], ReentrantCallError) and not wal.is_closed:
                 wal.sync()
                 payloads = [data for topic in wal.topics() for data in contents(wal, topic)]
-                assert not any(data.startswith(b"inner") for data in payloads), "refused, and done all the same"
+                assert not any(data.startswith(b"inner") for data in payloads), (
+                    "refused, and done all the same"
+                )
             check_after(memory_store, wal, backend)
             if not countdown.is_over:
                 break
@@ -155,8 +163,8 @@ def test_an_interrupt_leaves_the_operation_done_or_not_done(memory_store, outer,
 def test_an_interrupted_open_leaves_nothing_open(memory_store, error):
     wal, backend = start(memory_store, NEVER)
     killed = memory_store.killed()
-    expected = contents(wal, "t")
     wal.close()
+    everything = [b"%d" % number * (WHOLE_BLOCK if number < 2 else 10) for number in range(4)]
     for place in range(PLACES_MAX):
         state = killed.killed()
         backend = FaultyBackend(state.backend())
@@ -170,7 +178,8 @@ def test_an_interrupted_open_leaves_nothing_open(memory_store, error):
         backend.countdown = None
         state.close()
         again = state.open()
-        assert contents(again, "t") == expected
+        # What has been consumed may have been given back.
+        assert contents(again, "t") in [everything[first:] for first in range(3)]
         assert again.recovery_report.damages == ()
         again.close()
         if not countdown.is_over:
@@ -215,18 +224,21 @@ def handle(number, frame):
         counts["worked"] += 1
     except ReentrantCallError:
         counts["refused"] += 1
+    # One at a time: the next comes when this one is over.
+    signal.setitimer(signal.ITIMER_REAL, source.uniform(0.0005, 0.004))
 
 wal.append_for_topic("t", b"first")
 signal.signal(signal.SIGALRM, handle)
-signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
+signal.setitimer(signal.ITIMER_REAL, 0.003)
 end_s = time.monotonic() + 3
 own = random.Random(8)
 while time.monotonic() < end_s:
     try:
         own.choice(calls)()
     except ReentrantCallError:
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
         raise AssertionError("refused outside a handler")
-signal.setitimer(signal.ITIMER_REAL, 0)
+signal.signal(signal.SIGALRM, signal.SIG_IGN)
 assert counts["worked"] + counts["refused"] > 50, counts
 entries = list(wal.topic("t"))
 assert [entry.offset for entry in entries] == list(range(wal.oldest_offset("t"), wal.next_offset("t")))

@@ -16,7 +16,6 @@ import pytest
 
 from walrus_core import Walrus
 from walrus_core.cli import ingest as ingest_module
-from walrus_core.cli.ingest import entry_bytes_max
 from walrus_core.errors import EntryTooLargeError
 
 SMALL = {"block_size": 16384, "blocks_per_segment": 4}
@@ -76,7 +75,7 @@ def test_long_lines_end_a_batch_early(run, tmp_path, monkeypatch):
 
 def test_a_line_of_the_largest_entry_fits_and_one_byte_more_is_refused_by_name(run, small_blocks, tmp_path):
     with Walrus(str(small_blocks)) as wal:
-        limit = entry_bytes_max(wal.options)
+        limit = wal.entry_bytes_max
         wal.append_for_topic("limit", bytes(limit))
         with pytest.raises(EntryTooLargeError) as caught:
             wal.append_for_topic("limit", bytes(limit + 1))

@@ -25,8 +25,15 @@ class CursorModel:
         """Positions that a call which never returned may have made durable."""
         self.is_kept = is_kept
         """It holds back the reclaim of blocks: the default cursor, and every one that has moved."""
+        self.may_be_kept = is_kept
+        """It may have come to be kept by a call that did not return, or be there after a crash."""
         self.is_saved = is_kept
         """It is there after a crash; one that was never made durable begins at the oldest entry again."""
+
+    def may_move(self, position: int) -> None:
+        """A call begins that may make ``position`` durable."""
+        self.in_doubt.add(position)
+        self.may_be_kept = True
 
     def moved(self, position: int, persist_every: int) -> None:
         """A consuming read returned."""
@@ -57,8 +64,9 @@ class TopicModel:
         """Offsets behind complete batches: only there may the topic end."""
         self.durable = 0
         self.oldest = 0
-        self.pending: list[list[bytes]] = []
-        """Batches whose append did not return: each there wholly or not at all."""
+        self.in_doubt: list[tuple[int, list[bytes]]] = []
+        """Batches, with their first offsets, that may be there after a crash or not: the append was
+        interrupted, or failed half-way."""
         self.cursors = {DEFAULT_CURSOR: CursorModel(0, is_kept=True)}
         self.clean_at: set[Optional[int]] = {None}
         """Offsets one of which the durable clean mark names (None: there is none)."""
@@ -74,7 +82,9 @@ class TopicModel:
         cursor = self.cursors.setdefault(name, CursorModel(oldest, is_kept=False))
         if not cursor.is_kept:
             found = wal.cursor_offset(self.name, name)
-            assert found in (oldest, cursor.position), f"{self.name}: cursor {name} moved to {found} by itself"
+            assert found in (oldest, cursor.position), (
+                f"{self.name[:3]}: cursor {name} moved to {found} by itself"
+            )
             cursor.position = cursor.floor = found
         return cursor
 
@@ -86,19 +96,28 @@ class TopicModel:
     def observe(self, wal: Walrus) -> None:
         """Compare the offsets that the running log tells with the model."""
         durable, end = wal.durable_offset(self.name), wal.next_offset(self.name)
-        assert end == len(self.entries), f"{self.name}: next_offset is {end}, {len(self.entries)} were appended"
-        assert self.durable <= durable <= end, f"{self.name}: durable_offset {durable} was {self.durable}, end {end}"
-        assert durable in self.ends, f"{self.name}: durable_offset {durable} lies inside a batch"
+        assert end == len(self.entries), (
+            f"{self.name[:3]}: next_offset is {end}, {len(self.entries)} were appended"
+        )
+        assert self.durable <= durable <= end, (
+            f"{self.name[:3]}: durable_offset {durable} was {self.durable}, end {end}"
+        )
+        assert durable in self.ends, f"{self.name[:3]}: durable_offset {durable} lies inside a batch"
         oldest = wal.oldest_offset(self.name)
         passed = self.passed()
-        assert self.oldest <= oldest <= max(passed, self.oldest), f"{self.name}: oldest {oldest}, read up to {passed}"
+        assert self.oldest <= oldest <= max(passed, self.oldest), (
+            f"{self.name[:3]}: oldest {oldest}, read up to {passed}"
+        )
         self.durable, self.oldest = durable, oldest
 
     def check_space(self, wal: Walrus) -> None:
         """After a sync: what every cursor has passed is given back, up to the block that is being written."""
-        if self.entries and self.passed() == len(self.entries):
+        counting = [cursor for cursor in self.cursors.values() if cursor.may_be_kept]
+        if self.entries and all(
+            cursor.is_kept and cursor.position == len(self.entries) for cursor in counting
+        ):
             count = wal.topic_info(self.name).block_count
-            assert count <= 1, f"{self.name}: everything is consumed and {count} blocks are kept"
+            assert count <= 1, f"{self.name[:3]}: everything is consumed and {count} blocks are kept"
 
     # --- after a crash -------------------------------------------------------------------------
 
@@ -109,15 +128,15 @@ class TopicModel:
         """
         found = wal.next_offset(self.name)
         oldest = wal.oldest_offset(self.name)
-        self._check_end(found, len(self.entries) if all_survives else self.durable)
-        assert wal.durable_offset(self.name) == found, f"{self.name}: not durable after open"
+        self._check_end(wal, found, len(self.entries) if all_survives else self.durable)
+        assert wal.durable_offset(self.name) == found, f"{self.name[:3]}: not durable after open"
         self._check_oldest(oldest, found)
         self.oldest = oldest
         self._check_entries(wal, random, oldest, found)
         for name, cursor in self.cursors.items():
             position = wal.cursor_offset(self.name, name)
             assert cursor.allows(position, oldest, found), (
-                f"{self.name}: cursor {name} at {position}, allowed [{cursor.floor}, {cursor.position}] "
+                f"{self.name[:3]}: cursor {name} at {position}, allowed [{cursor.floor}, {cursor.position}] "
                 f"or {sorted(cursor.in_doubt)}, end {found}"
             )
             cursor.is_kept = cursor.is_kept and cursor.is_saved
@@ -126,22 +145,30 @@ class TopicModel:
         self._check_clean(wal, found)
         self.durable = found
 
-    def _check_end(self, found: int, least: int) -> None:
+    def _check_end(self, wal: Walrus, found: int, least: int) -> None:
         """Take over the end of the topic: a prefix of what was appended, whole batches only."""
         known = len(self.entries)
-        assert found >= least, f"{self.name}: ends at {found}, must go to {least} at least (of {known})"
-        for batch in self.pending:
-            if found > len(self.entries):
+        assert found >= least, f"{self.name[:3]}: ends at {found}, must go to {least} at least (of {known})"
+        for start, batch in self.in_doubt:
+            if least <= start and start + len(batch) == found and self._holds(wal, start, batch):
+                del self.entries[start:]
                 self.appended(batch)
-        self.pending.clear()
-        assert found in self.ends, f"{self.name}: ends at {found}, inside a batch or beyond {known}"
+        self.in_doubt.clear()
+        assert found in self.ends, f"{self.name[:3]}: ends at {found}, inside a batch or beyond {known}"
         del self.entries[found:]
         self.ends = {end for end in self.ends if end <= found}
+
+    def _holds(self, wal: Walrus, start: int, batch: list[bytes]) -> bool:
+        """True where a batch in doubt is what stands at ``start``."""
+        if wal.oldest_offset(self.name) > start:
+            return False
+        found = wal.batch_read_for_topic(self.name, 1 << 30, start_offset=start, max_entries=len(batch))
+        return [entry.data for entry in found] == batch
 
     def _check_oldest(self, oldest: int, found: int) -> None:
         consumed = self.passed()
         assert self.oldest <= oldest <= min(max(consumed, self.oldest), found), (
-            f"{self.name}: oldest is {oldest}, was {self.oldest}, read up to {consumed}, end {found}"
+            f"{self.name[:3]}: oldest is {oldest}, was {self.oldest}, read up to {consumed}, end {found}"
         )
 
     def _check_entries(self, wal: Walrus, random: Random, oldest: int, found: int) -> None:
@@ -149,15 +176,21 @@ class TopicModel:
         while offset < found:
             max_bytes = random.choice([1, 5000, 100_000, 1 << 20])
             entries = wal.batch_read_for_topic(self.name, max_bytes, start_offset=offset)
-            assert entries, f"{self.name}: nothing at {offset} of [{oldest}, {found})"
+            assert entries, f"{self.name[:3]}: nothing at {offset} of [{oldest}, {found})"
             for entry in entries:
-                assert entry.offset == offset, f"{self.name}: entry {entry.offset} where {offset} should be"
+                assert entry.offset == offset, (
+                    f"{self.name[:3]}: entry {entry.offset} where {offset} should be"
+                )
                 expected = self.entries[offset]
-                assert entry.data == expected, f"{self.name}[{offset}] is {entry.data[:40]!r}, not {expected[:40]!r}"
+                assert entry.data == expected, (
+                    f"{self.name[:3]}[{offset}] is {entry.data[:40]!r}, not {expected[:40]!r}"
+                )
                 offset += 1
-        assert wal.batch_read_for_topic(self.name, start_offset=found) == [], f"{self.name}: entries behind the end"
+        assert wal.batch_read_for_topic(self.name, start_offset=found) == [], (
+            f"{self.name[:3]}: entries behind the end"
+        )
 
     def _check_clean(self, wal: Walrus, found: int) -> None:
         is_clean = wal.topic_is_clean(self.name)
         allowed = {found == 0 or mark == found for mark in self.clean_at}
-        assert is_clean in allowed, f"{self.name}: clean is {is_clean} at {found}, marks {self.clean_at}"
+        assert is_clean in allowed, f"{self.name[:3]}: clean is {is_clean} at {found}, marks {self.clean_at}"

@@ -20,115 +20,15 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 from walrus_core.backend import BACKEND_API, Buffer, Capabilities, SegmentFile
 
-SECTOR = 512
-PAGE = 4096
+from .inode import PAGE, Inode, surviving
 
 
 class PowerLoss(BaseException):
     """The machine stopped here. No ``except Exception`` of the core may hold it up."""
-
-
-class Change(NamedTuple):
-    """One change of a file that no sync has covered: bytes at a place, or (``data`` None) a size."""
-
-    at: int
-    data: Optional[bytes]
-
-
-class Inode:
-    """One file. ``live`` is what a reader sees, ``durable`` what the medium holds."""
-
-    def __init__(self) -> None:
-        self.live = bytearray()
-        self.durable = bytearray()
-        self.changes: list[Change] = []
-        self.lies = False
-        """A sync failed: some of ``live`` is neither durable nor going to be."""
-
-    def write(self, at: int, data: bytes) -> None:
-        self.live[at : at + len(data)] = data
-        self.changes.append(Change(at, data))
-
-    def grow(self, size: int) -> None:
-        if size > len(self.live):
-            self.live.extend(bytes(size - len(self.live)))
-            self.changes.append(Change(size, None))
-
-    def sync(self) -> None:
-        for change in self.changes:
-            apply(self.durable, change)
-        self.changes.clear()
-
-    def drop_cache(self) -> None:
-        """Forget clean pages: what a failed sync pretended to have written is gone."""
-        if self.lies:
-            self.live = bytearray(self.durable)
-            for change in self.changes:
-                apply(self.live, change)
-            self.lies = False
-
-
-def apply(data: bytearray, change: Change) -> None:
-    size = change.at if change.data is None else change.at + len(change.data)
-    if size > len(data):
-        data.extend(bytes(size - len(data)))
-    if change.data is not None:
-        data[change.at : change.at + len(change.data)] = change.data
-
-
-# --- what a power cut leaves ---------------------------------------------------------------
-
-
-def kept_of_each(random: Random, changes: list[Change], unit: int) -> Callable[[int, int], int]:
-    """Return a function (unit number, count) -> how many of a unit's changes are kept.
-
-    A cache holds whole sectors, so a sector never has a later write without the earlier ones.
-    """
-    mode = random.choice(["none", "all", "mixed", "mixed", "rare", "most", "first", "last"])
-    if mode == "mixed":
-        return lambda _number, count: random.randint(0, count)
-    if mode == "rare":
-        return lambda _number, count: count if random.random() < 0.1 else 0
-    if mode == "most":
-        return lambda _number, count: count if random.random() < 0.9 else random.randint(0, count)
-    if mode in ("first", "last"):
-        edge = random.randint(0, max(((c.at + len(c.data or b"")) // unit for c in changes), default=0))
-        if mode == "first":
-            return lambda number, count: count if number < edge else 0
-        return lambda number, count: count if number >= edge else 0
-    return lambda _number, count: count if mode == "all" else 0
-
-
-def surviving(random: Random, inode: Inode) -> bytearray:
-    """Return what a power cut leaves of one file."""
-    data = bytearray(inode.durable)
-    changes = inode.changes
-    if not changes:
-        return data
-    unit = random.choice([SECTOR, SECTOR, PAGE])
-    kept = kept_of_each(random, changes, unit)
-    by_unit: dict[int, list[Change]] = {}
-    sizes = [len(data)]
-    for change in changes:
-        if change.data is None:
-            sizes.append(change.at)
-            continue
-        for number in range(change.at // unit, -(-(change.at + len(change.data)) // unit)):
-            by_unit.setdefault(number, []).append(change)
-    size = random.choice([sizes[-1], sizes[-1], random.choice(sizes)])
-    for number, touching in sorted(by_unit.items()):
-        for change in touching[: kept(number, len(touching))]:
-            assert change.data is not None
-            start = max(change.at, number * unit)
-            stop = min(change.at + len(change.data), (number + 1) * unit)
-            apply(data, Change(start, change.data[start - change.at : stop - change.at]))
-    data.extend(bytes(max(0, size - len(data))))
-    del data[size:]
-    return data
 
 
 Naming = tuple[str, str, Optional[Inode]]
@@ -150,10 +50,11 @@ def rename_in(names: dict[str, Inode], naming: Naming) -> None:
 class SimDisk:
     """A directory tree with its cache, and the fault that waits in it."""
 
-    def __init__(self, random: Random, *, discards: bool = True, vectored: bool = False) -> None:
+    def __init__(self, random: Random, capabilities: Capabilities) -> None:
         self.random = random
-        self.discards = discards
-        self.vectored = vectored
+        self.capabilities = capabilities
+        self.writes_durably = False
+        """As with O_DSYNC; the backend's option."""
         self.names: dict[str, Inode] = {}
         self.durable_names: dict[str, Inode] = {}
         self.namings: list[Naming] = []
@@ -161,13 +62,17 @@ class SimDisk:
         """Operations until the machine stops; None: it does not."""
         self.full_for = 0
         """So many of the next requests for space fail."""
+        self.writes_need_space = False
+        """Writes are such requests too: this file system allocates late."""
+        self.write_fails_in: Optional[int] = None
+        """Writes until one of them fails for good; None: none does."""
         self.sync_fails_in: Optional[int] = None
         """Syncs until one of them fails; None: none does."""
         self.is_dead = False
         self.trace: list[str] = []
 
     def _copy(self) -> SimDisk:
-        return SimDisk(self.random, discards=self.discards, vectored=self.vectored)
+        return SimDisk(self.random, self.capabilities)
 
     def after_power_loss(self) -> SimDisk:
         """Return one of the disks that a power cut may leave now."""
@@ -189,6 +94,10 @@ class SimDisk:
         """Return the disk after the death of the process: the cache is kept, or written back in part."""
         disk = self._copy()
         disk.names, disk.durable_names, disk.namings = self.names, self.durable_names, self.namings
+        for inode in self.names.values():
+            inode.look_at_windows()
+            if inode.windows:
+                inode.live, inode.windows = bytearray(inode.live), set()
         if self.random.random() < 0.2:
             # The system had memory to free: clean pages that a failed sync left are read anew.
             for inode in self.names.values():
@@ -201,7 +110,9 @@ class SimDisk:
         """Stop the machine at the n-th operation from now that changes something."""
         self.fuse = operations
 
-    def change(self, what: str, effect: Callable[[], None], partly: Optional[Callable[[], None]] = None) -> None:
+    def change(
+        self, what: str, effect: Callable[[], None], partly: Optional[Callable[[], None]] = None
+    ) -> None:
         """Carry out one operation, unless the machine stops at it.
 
         ``partly`` is the effect that an operation has if the machine stops in the middle of it.
@@ -231,6 +142,21 @@ class SimDisk:
             self.full_for -= 1
             self.trace.append("disk full")
             raise OSError(errno.ENOSPC, "no space left")
+
+    def check_write(self, partly: Callable[[int], None], at: int, length: int) -> None:
+        """Raises: OSError: the write fails, with its first bytes written: whole pages on a full disk."""
+        if self.is_dead:
+            return
+        if self.write_fails_in is not None:
+            self.write_fails_in -= 1
+            if self.write_fails_in <= 0:
+                self.write_fails_in = None
+                self.trace.append("write fails")
+                partly(self.random.randint(0, length))
+                raise OSError(errno.EIO, "input/output error")
+        if self.full_for and self.writes_need_space:
+            partly(self.random.choice([0, *range(-at % PAGE, length, PAGE)]))
+            self.take_space()
 
     def sync(self, path: str, inode: Inode) -> None:
         """Sync one file, or fail and leave it in the state that Linux leaves it in."""
@@ -262,7 +188,9 @@ class SimFile:
     def _check(self, at_bytes: int, length_bytes: int) -> None:
         size = len(self.inode.live)
         if at_bytes < 0 or length_bytes < 0 or at_bytes + length_bytes > size:
-            raise OSError(errno.EIO, f"[{at_bytes}, {at_bytes + length_bytes}) ends beyond {size} of {self._path}")
+            raise OSError(
+                errno.EIO, f"[{at_bytes}, {at_bytes + length_bytes}) ends beyond {size} of {self._path}"
+            )
 
     def read_at(self, at_bytes: int, length_bytes: int) -> Buffer:
         """Return exactly ``length_bytes``."""
@@ -274,11 +202,13 @@ class SimFile:
     def write_at(self, at_bytes: int, data: Buffer) -> None:
         """Write all of ``data`` into the cache."""
         self._check(at_bytes, len(data))
-        whole = bytes(data)
-        part = whole[: self._disk.random.randint(0, len(whole))] if self._disk.fuse == 1 else b""
-        self._disk.change(
+        disk, whole = self._disk, bytes(data)
+        part = whole[: disk.random.randint(0, len(whole))] if disk.fuse == 1 else b""
+        write = self.inode.write_durably if disk.writes_durably else self.inode.write
+        disk.check_write(lambda length: self.inode.write(at_bytes, whole[:length]), at_bytes, len(whole))
+        disk.change(
             f"write {self._path} {at_bytes}+{len(whole)}",
-            lambda: self.inode.write(at_bytes, whole),
+            lambda: write(at_bytes, whole),
             lambda: self.inode.write(at_bytes, part),
         )
 
@@ -306,6 +236,11 @@ class SimFile:
             f"discard {self._path} {at_bytes}+{length_bytes}", lambda: self.inode.write(at_bytes, zeros)
         )
 
+    def memory(self, at_bytes: int, length_bytes: int) -> memoryview:
+        """Return a window onto the file."""
+        self._check(at_bytes, length_bytes)
+        return self.inode.open_window(at_bytes, length_bytes)
+
     def drop_cache(self) -> None:
         """Make the next read tell what the medium holds (and what is still to be written)."""
         self.inode.drop_cache()
@@ -330,8 +265,7 @@ class SimBackend:
     @property
     def capabilities(self) -> Capabilities:
         """No real files; a cache that can be dropped."""
-        disk = self.disk
-        return Capabilities(files=False, discard=disk.discards, drop_cache=True, vectored=disk.vectored)
+        return self.disk.capabilities
 
     def make_directory(self, path: str) -> None:
         """Nothing to do."""

@@ -72,7 +72,10 @@ class Child:
     def __init__(self, directory: Path, backend: str, schedule: str, threads: int, files: list[Path]) -> None:
         command = [sys.executable, str(HERE / "ingest.py"), str(directory), backend, schedule, str(threads)]
         self.process = subprocess.Popen(
-            [*command, *map(str, files)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [*command, *map(str, files)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
 
     def allow(self, count: int) -> None:
@@ -143,7 +146,9 @@ class Ingestion:
                 entries = list(wal.topic(path.name))
                 assert [entry.offset for entry in entries] == list(range(len(lines_of(path))))
                 content = b"".join(entry.data for entry in entries)
-                assert hashlib.sha256(content).hexdigest() == hashlib.sha256(path.read_bytes()).hexdigest(), path.name
+                assert hashlib.sha256(content).hexdigest() == hashlib.sha256(path.read_bytes()).hexdigest(), (
+                    path.name
+                )
 
 
 @pytest.mark.parametrize(

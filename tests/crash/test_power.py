@@ -15,7 +15,7 @@ from unittest import mock
 
 import pytest
 
-from walrus_core import chain, cursor, files, hot, recovery, segment
+from walrus_core import allocator, chain, cursor, files, hot, recovery, segment, syncer
 
 from .power import Failed, run
 
@@ -69,6 +69,17 @@ def cached_truth(*_arguments: Any) -> None:
     """Believe the cache after a failed sync or the death of a process."""
 
 
+def left_clean(_self: syncer.Syncer) -> None:
+    """Write behind a clean mark that the next open will believe."""
+
+
+def sequences_in_memory(self: allocator.Allocator) -> int:
+    """Hand out block sequences without making a reservation durable first."""
+    sequence = max(self._next_block, 1)
+    self._next_block = sequence + 1
+    return sequence
+
+
 def partial_batches(found: Any, place: int, _starts: Any, _remaining: int, reason: str) -> None:
     """Cut behind the last sound frame, in the middle of a batch."""
     for later in found.kept[place + 1 :]:
@@ -92,6 +103,8 @@ MUTANTS = {
     "checkpoint not persisted": (cursor.Cursor, "advance", lazy_checkpoint),
     "torn tail taken for clean": (chain, "rest_is_zero", trusting_tail),
     "recovery believes the cache": (recovery, "settle_cache", cached_truth),
+    "clean marks believed too long": (syncer.Syncer, "leave_clean", left_clean),
+    "block sequences not reserved": (allocator.Allocator, "_take_sequence", sequences_in_memory),
     "batches cut in the middle": (chain, "_cut", partial_batches),
 }
 

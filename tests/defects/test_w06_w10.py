@@ -97,6 +97,7 @@ def check_survives(store, expected: dict[str, list[bytes]]) -> None:
             store.close()
         wal = state.open()
         assert wal.topics() == sorted(expected)
+        assert wal.recovery_report.damages == ()
         assert {topic: contents(wal, topic) for topic in expected} == expected
 
 

@@ -19,7 +19,7 @@ from walrus_core import FsyncSchedule, ReadConsistency, Walrus, engine
 from walrus_core.errors import OffsetOutOfRangeError, UnknownTopicError
 
 from ..crash.oracle import CursorModel, TopicModel
-from ..crash.power import StillFlusher
+from ..crash.still import StillFlusher
 from .places import Place
 
 BLOCK_SIZE = 16384
@@ -32,9 +32,7 @@ SCHEDULES = {
 }
 LARGE = st.integers(20_000, 40_000)
 LENGTHS = st.one_of(st.integers(0, 60), st.integers(0, 6000))
-BUDGETS = st.one_of(
-    st.sampled_from([1, 6000, 1 << 20]), st.tuples(st.integers(1, 5), st.integers(-1, 1))
-)
+BUDGETS = st.one_of(st.sampled_from([1, 6000, 1 << 20]), st.tuples(st.integers(1, 5), st.integers(-1, 1)))
 """Payload bytes; a pair stands for what so many entries have together, and one byte more or less."""
 
 
@@ -61,7 +59,12 @@ class LogMachine(RuleBasedStateMachine):
     )
     def start(self, schedule: str, persist_every: int, checksum: str, blocks: int, topic_count: int) -> None:
         """Open a new log, and append a batch that is longer than a segment."""
-        self.schedule, self.persist_every, self.checksum, self.blocks = schedule, persist_every, checksum, blocks
+        self.schedule, self.persist_every, self.checksum, self.blocks = (
+            schedule,
+            persist_every,
+            checksum,
+            blocks,
+        )
         self.topics = [TopicModel(name) for name in NAMES[:topic_count]]
         self.wal = self.opened()
         assert self.wal.topics() == []
@@ -118,7 +121,11 @@ class LogMachine(RuleBasedStateMachine):
         assert self.log.append_for_topic(topic.name, data) == len(topic.entries)
         self.took(topic, [data])
 
-    @rule(number=st.integers(0, 3), lengths=st.lists(LENGTHS, max_size=12), large=st.one_of(st.none(), st.none(), LARGE))
+    @rule(
+        number=st.integers(0, 3),
+        lengths=st.lists(LENGTHS, max_size=12),
+        large=st.one_of(st.none(), st.none(), LARGE),
+    )
     def append_batch(self, number: int, lengths: list[int], large: Optional[int] = None) -> None:
         """Append a batch, sometimes with an entry of several slots, sometimes of none."""
         topic = self.topic(number)
@@ -311,7 +318,9 @@ class LogMachine(RuleBasedStateMachine):
             topic.observe(wal)
             count = self.visible(topic) - topic.cursor(wal, "default").position
             assert wal.topic_entry_count(topic.name) == count
-            assert wal.topic_is_clean(topic.name) == (not topic.entries or topic.clean_at == {len(topic.entries)})
+            assert wal.topic_is_clean(topic.name) == (
+                not topic.entries or topic.clean_at == {len(topic.entries)}
+            )
             if topic.entries:
                 unread[topic.name] = count
                 kept = sum(map(len, topic.entries[topic.oldest :]))

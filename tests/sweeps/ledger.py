@@ -49,14 +49,17 @@ class Model:
     position: dict[Place, int] = field(factory=dict)
     saved: dict[Place, int] = field(factory=dict)
     """The lowest position that may be durable."""
-    in_doubt: dict[Place, int] = field(factory=dict)
-    """A position that a struck operation may have made durable, until the next checkpoint."""
+    in_doubt: dict[Place, set[int]] = field(factory=dict)
+    """Positions that a struck operation may have made durable, until the next checkpoint."""
+    maybe: dict[str, list[list[bytes]]] = field(factory=dict)
+    """Appends that failed behind the end as it is: after a crash one of them may be there."""
     inside: dict[str, set[int]] = field(factory=dict)
     """Offsets inside a batch: no topic ends there."""
 
     def add(self, topic: str, payloads: list[bytes]) -> None:
         """Note a batch."""
         known = self.entries.setdefault(topic, [])
+        self.maybe.pop(topic, None)
         self.inside.setdefault(topic, set()).update(range(len(known) + 1, len(known) + len(payloads)))
         known.extend(payloads)
         self.position.setdefault((topic, DEFAULT), 0)
@@ -190,7 +193,7 @@ class Ledger:
             assert seen in (len(old), len(old) + len(added)), f"{topic} ends at {seen}"
             visible = [entry.data for entry in wal.topic(topic)]
             oldest = wal.oldest_offset(topic)
-            check_visible(visible, old, added, oldest, f"living log, {topic}")
+            check_visible(visible, old, [[], added], oldest, f"living log, {topic}")
             offset = wal.append_for_topic(topic, b"next")
             assert offset in (len(old), len(old) + len(added)), f"next entry of {topic} got {offset}"
             if offset == len(old) + len(added) and added:
@@ -212,9 +215,24 @@ class Ledger:
             assert found in allowed, f"cursor {place} stands at {found}, not in {allowed}"
             assert self.wal.oldest_offset(place[0]) <= max(allowed), "unread entries were reclaimed"
             # What is durable may be either, until the next checkpoint.
-            model.in_doubt[place] = moved
+            model.in_doubt.setdefault(place, set()).add(moved)
             model.saved[place] = min(model.saved.get(place, 0), found)
             model.position[place] = found
+
+    def adopt(self) -> None:
+        """Take over what an opened log holds, where the model left it in doubt. ``check_log`` comes first."""
+        wal, model = self.wal, self.model
+        for topic, ways in model.maybe.items():
+            old = model.entries.get(topic, [])
+            oldest = wal.oldest_offset(topic)
+            found = [entry.data for entry in wal.topic(topic)]
+            added = next((way for way in ways if found == (old + way)[oldest:] and way), [])
+            if added:
+                model.entries.setdefault(topic, []).extend(added)
+        model.maybe.clear()
+        model.in_doubt.clear()
+        for place in {*model.position, *((topic, DEFAULT) for topic in model.entries)}:
+            model.position[place] = model.saved[place] = wal.cursor_offset(*place)
 
     def go_on(self) -> None:
         """Use every part of the log, on this thread and on another one that finds no lock taken."""
@@ -264,10 +282,12 @@ def on_another_thread(work: Callable[[], object]) -> None:
         raise errors[0]
 
 
-def check_visible(visible: list[bytes], old: list[bytes], added: list[bytes], oldest: int, where: str) -> None:
-    """What is retained from ``oldest`` on is all of ``old``, with all of ``added`` or without."""
-    allowed = (old[oldest:], (old + added)[oldest:])
-    assert visible in allowed, f"{where}: {shorten(visible)}, from {oldest}; allowed: {shorten(allowed[1])}"
+def check_visible(
+    visible: list[bytes], old: list[bytes], ways: list[list[bytes]], oldest: int, where: str
+) -> None:
+    """What is retained from ``oldest`` on is all of ``old``, with all of one of ``ways`` behind it."""
+    allowed = [(old + added)[oldest:] for added in ways]
+    assert visible in allowed, f"{where}: {shorten(visible)}, from {oldest}; allowed: {shorten(allowed[-1])}"
 
 
 def shorten(payloads: list[bytes]) -> str:
@@ -308,18 +328,21 @@ def check_log(wal: Walrus, model: Model, effect: Effect, where: str, durable: Op
     """Compare a log that was opened after a crash with the model, before it is used."""
     assert wal.recovery_report.damages == (), f"{where}: {wal.recovery_report.damages}"
     check_slots(wal, where)
-    for topic in set(model.entries) | set(effect.added) | set(wal.topics()):
-        old, added = model.entries.get(topic, []), effect.added.get(topic, [])
+    for topic in set(model.entries) | set(model.maybe) | set(effect.added) | set(wal.topics()):
+        old = model.entries.get(topic, [])
+        ways = [[], effect.added.get(topic, []), *model.maybe.get(topic, [])]
         visible = [entry.data for entry in wal.topic(topic)]
         oldest = wal.oldest_offset(topic)
         if durable is None:
-            check_visible(visible, old, added, oldest, f"{where}, {topic}")
+            check_visible(visible, old, ways, oldest, f"{where}, {topic}")
             continue
         end = oldest + len(visible)
-        assert visible == (old + added)[oldest:end], f"{where}, {topic}: {shorten(visible)} from {oldest}"
+        fits = [added for added in ways if visible == (old + added)[oldest:end]]
+        assert fits, f"{where}, {topic}: {shorten(visible)} from {oldest}"
         assert end >= durable.get(topic, 0), f"{where}: {topic} ends at {end}, durable {durable[topic]}"
-        inside = model.inside.get(topic, set()) | set(range(len(old) + 1, len(old) + len(added)))
-        assert end not in inside, f"{where}: half a batch, {topic} ends at {end}"
+        inside = model.inside.get(topic, set())
+        whole = end not in inside if end <= len(old) else any(end == len(old) + len(way) for way in fits)
+        assert whole, f"{where}: half a batch, {topic} ends at {end}"
     for place in {**model.position, **effect.moves}:
         check_cursor(wal, model, effect, place, where)
 
@@ -331,10 +354,10 @@ def check_cursor(wal: Walrus, model: Model, effect: Effect, place: Place, where:
     moved = effect.moves.get(place, high)
     if high == 0 and place[1] != DEFAULT and found == oldest:
         return  # never moved: it holds nothing back, and begins at the oldest entry
-    assert low <= found <= high or found in (moved, model.in_doubt.get(place)), (
+    assert low <= found <= high or found in {moved, *model.in_doubt.get(place, ())}, (
         f"{where}: cursor {place} stands at {found}, not in [{low}, {high}] or at {moved}"
     )
-    assert oldest <= max(high, moved), f"{where}: {place} unread entries were reclaimed"
+    assert oldest <= max(high, moved, *model.in_doubt.get(place, ())), f"{where}: {place} unread entries were reclaimed"
 
 
 def check_slots(wal: Walrus, where: str) -> None:

@@ -104,7 +104,7 @@ def strike(number: int, call: Callable[[], Any], error: type[BaseException] = Ke
 
     def watch(frame: FrameType) -> Callable[..., Any]:
         steps = steps_of(frame.f_code)
-        current = -1
+        current: Optional[int] = -1
 
         def local(frame: FrameType, event: str, _argument: object) -> Any:
             nonlocal current
@@ -112,6 +112,8 @@ def strike(number: int, call: Callable[[], Any], error: type[BaseException] = Ke
                 step = steps[frame.f_lasti]
                 if step.handler == current:
                     pass_place(frame)
+                else:
+                    current = None
                 if step.looks:
                     current = step.handler
             return local

@@ -89,11 +89,12 @@ class Tail:
         Raises: InvalidPayloadError: nothing changed. Whatever ``write`` raises: the tail is torn.
         """
         payload = as_payload(data)
+        # Before the state is read: an injected clock may be anything, even an append.
+        timestamp = self.now()
         at, index, payload_bytes, low, high = self.state
         size = frame_size(len(payload))
         if at + size > self.reserved or self.claimed != at:
             return -1
-        timestamp = self.now()
         header = encode_header(self.key, self.algorithm, payload, FLAG_FIRST, 0, index, timestamp)
         self.claimed = at + size
         self._write(at, b"".join((header, payload, _ZEROS[: -len(payload) % FRAME_ALIGN])))

@@ -98,6 +98,7 @@ def bench(
         entry_bytes=entry_bytes,
         piece_bytes_max=min(PIECE_BYTES_MAX, where.free_bytes // FREE_SHARE),
         checksum=checksum,
+        rounds=ROUND_COUNT,
     )
     started = perf_counter()
     with _progress(pieces) as step:

@@ -28,9 +28,8 @@ from walrus_core.cli.output import (
     tell,
     write_line,
 )
-from walrus_core.config import Options
 from walrus_core.errors import WalrusError
-from walrus_core.format import BATCH_COUNT_MAX, FRAME_ALIGN, FRAME_HEADER_SIZE, PAGE_SIZE
+from walrus_core.format import BATCH_COUNT_MAX
 from walrus_core.types import RecoveryReport
 from walrus_core.walrus import Walrus
 
@@ -96,7 +95,7 @@ class Ingest:
         EntryTooLargeError: what was acknowledged before is in the topic. CorruptionError.
         """
         result = TopicOutcome(topic=topic, files=list(paths))
-        with LineSource(paths, entry_bytes_max(self.wal.options)) as lines:
+        with LineSource(paths, self.wal.entry_bytes_max) as lines:
             started = time.perf_counter()
             self._compare(result, lines)
             compared = time.perf_counter()
@@ -191,12 +190,6 @@ def too_few_lines(topic: str, entry_count: int, line_count: int) -> RefusedError
     """Return the refusal for a topic that goes on where the files end."""
     entries, lines = count_text(entry_count, "entry"), count_text(line_count, "line")
     return RefusedError(f"topic {topic!r} has {entries}, the files only {lines}; nothing was appended to it")
-
-
-def entry_bytes_max(options: Options) -> int:
-    """Return the largest entry that a segment of these options holds, in bytes."""
-    slots_bytes = options.block_size_bytes * options.blocks_per_segment
-    return min(slots_bytes - PAGE_SIZE - FRAME_HEADER_SIZE, 2**32 - 1) & -FRAME_ALIGN
 
 
 def plan(paths: Sequence[str], topic: Optional[str], topic_per_file: bool) -> list[tuple[str, list[str]]]:

@@ -139,8 +139,9 @@ def time_each(call: Callable[[], Any], count: int, seconds_max: float = float("i
 
 
 def run_threads(call: Callable[[], None], thread_count: int) -> float:
-    """Run ``call`` once in each of several threads, all let go at once. Returns: seconds, first start to last end.
+    """Run ``call`` once in each of several threads, all let go at once.
 
+    Returns: seconds from the first start to the last end.
     Raises: what the first failing call raised, when all have ended.
     """
     barrier = threading.Barrier(thread_count)

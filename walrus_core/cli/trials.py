@@ -60,9 +60,9 @@ class Plan:
 
     piece_seconds: float
     entry_bytes: int
-    piece_bytes_max: int = PIECE_BYTES_MAX
-    checksum: str = "fnv1a64"
-    rounds: int = ROUND_COUNT
+    piece_bytes_max: int
+    checksum: str
+    rounds: int
 
     @property
     def entry_count_max(self) -> int:

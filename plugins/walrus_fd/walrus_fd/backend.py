@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
+from attrs import evolve
+
 from walrus_core.backend import Capabilities, SegmentFile
 from walrus_core.errors import ConfigError
 from walrus_fd import space
@@ -83,6 +85,8 @@ class FdBackend:
             raise ConfigError(option="durable_writes", reason=reason)
         self._open_flags = _OPEN_FLAGS | (getattr(os, _SYNC_FLAG_NAME) if durable_writes else 0)
         self._durable_writes = durable_writes
+        # With durable writes the core must not write by itself: it would hold the GIL for a whole sync.
+        self._capabilities = evolve(_CAPABILITIES, fileno=_CAPABILITIES.fileno and not durable_writes)
         self._uring = Uring(enabled=io_uring != "off")
         if io_uring == "on":
             self._ring_use = RingUse(_FORCED_FROM, _FORCED_FROM, _FORCED_FROM)
@@ -95,7 +99,7 @@ class FdBackend:
     @property
     def capabilities(self) -> Capabilities:
         """What this system can do."""
-        return _CAPABILITIES
+        return self._capabilities
 
     # --- directories ----------------------------------------------------------------------
 

@@ -1,0 +1,41 @@
+"""Takes threads and clocks out of the core, so that a run is the same every time."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from random import Random
+from types import SimpleNamespace
+from unittest import mock
+
+from walrus_core import engine, syncer
+
+
+class StillFlusher:
+    """Stands in for the flusher's thread: remembers that it was woken; the run calls ``tick``."""
+
+    def __init__(self, worker: object, interval_s: float) -> None:
+        self.is_woken = False
+
+    def wake(self) -> None:
+        """Note it."""
+        self.is_woken = True
+
+    def stop(self, wait: bool) -> None:
+        """Nothing runs."""
+
+
+@contextlib.contextmanager
+def determined(random: Random) -> Iterator[None]:
+    """Take thread and clock out of the core for the time of a run."""
+    now_s = [0.0]
+
+    def monotonic() -> float:
+        now_s[0] += random.choice([0.001, 0.06])
+        return now_s[0]
+
+    with (
+        mock.patch.object(engine, "Flusher", StillFlusher),
+        mock.patch.object(syncer, "time", SimpleNamespace(monotonic=monotonic)),
+    ):
+        yield

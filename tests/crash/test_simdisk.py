@@ -1,0 +1,135 @@
+"""The simulated disk itself: what it must never lose, and what it must be able to lose."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from walrus_core.backend import Capabilities
+
+from .inode import SECTOR, Inode, surviving
+from .simdisk import PowerLoss, SimBackend, SimDisk, SimFile
+
+DRAWS = 400
+SIZE = 4 * SECTOR
+
+
+def new_disk(seed: int = 1) -> SimDisk:
+    return SimDisk(Random(seed), Capabilities(files=False, discard=True, drop_cache=True, memory=True))
+
+
+def synced_file(disk: SimDisk) -> SimFile:
+    """Return a file of ones that is durable, with its name."""
+    backend = SimBackend(disk)
+    file = backend.create("/d/f", size_bytes=SIZE)
+    assert isinstance(file, SimFile)
+    file.write_at(0, b"1" * SIZE)
+    file.sync()
+    backend.sync_dir("/d")
+    return file
+
+
+def contents(disk: SimDisk) -> set[bytes]:
+    """Return what power cuts may leave of the file."""
+    return {bytes(disk.after_power_loss().names["/d/f"].live) for _ in range(DRAWS)}
+
+
+def test_what_is_synced_survives() -> None:
+    disk = new_disk()
+    synced_file(disk)
+    assert contents(disk) == {b"1" * SIZE}
+
+
+def test_sectors_are_lost_and_kept_one_by_one_and_never_torn() -> None:
+    disk = new_disk()
+    synced_file(disk).write_at(100, b"2" * (SIZE - 100))
+    found = contents(disk)
+    assert {b"1" * SIZE, b"1" * 100 + b"2" * (SIZE - 100)} < found
+    assert b"1" * (SIZE - SECTOR) + b"2" * SECTOR in found, "a later sector without the earlier ones"
+    for data in found:
+        assert all(len(set(data[at : at + SECTOR])) == 1 for at in range(SECTOR, SIZE, SECTOR))
+
+
+def test_a_sector_never_has_a_later_write_without_the_earlier_one() -> None:
+    disk = new_disk()
+    file = synced_file(disk)
+    file.write_at(0, b"2")
+    file.write_at(1, b"3")
+    assert {data[:2] for data in contents(disk)} == {b"11", b"21", b"23"}
+
+
+def test_names_are_lost_until_the_directory_is_synced() -> None:
+    disk = new_disk()
+    backend = SimBackend(disk)
+    synced_file(disk)
+    backend.create("/d/new", size_bytes=SIZE).sync()
+    backend.remove("/d/f")
+    found = {tuple(sorted(disk.after_power_loss().names)) for _ in range(DRAWS)}
+    assert found == {(), ("/d/f",), ("/d/new",), ("/d/f", "/d/new")}
+    backend.sync_dir("/d")
+    assert {tuple(disk.after_power_loss().names) for _ in range(DRAWS)} == {("/d/new",)}
+
+
+def test_an_unsynced_size_is_lost_or_kept() -> None:
+    disk = new_disk()
+    synced_file(disk).reserve(SIZE, SECTOR)
+    assert {len(data) for data in contents(disk)} == {SIZE, SIZE + SECTOR}
+
+
+def test_a_dead_machine_changes_nothing() -> None:
+    disk = new_disk()
+    file = synced_file(disk)
+    disk.stop_in(2)
+    file.write_at(0, b"2")
+    with pytest.raises(PowerLoss):
+        file.write_at(SECTOR, b"3")
+    before = bytes(file.inode.live)
+    with pytest.raises(PowerLoss):
+        file.write_at(0, b"4")
+    with pytest.raises(PowerLoss):
+        file.sync()
+    assert bytes(file.inode.live) == before
+
+
+def test_the_death_of_a_process_loses_nothing() -> None:
+    disk = new_disk()
+    file = synced_file(disk)
+    file.write_at(0, b"2" * SIZE)
+    assert {bytes(disk.after_death().names["/d/f"].live) for _ in range(DRAWS)} == {b"2" * SIZE}
+
+
+def test_a_failed_sync_lies_until_the_cache_is_dropped() -> None:
+    disk = new_disk(3)
+    file = synced_file(disk)
+    file.write_at(0, b"2" * SIZE)
+    disk.sync_fails_in = 1
+    with pytest.raises(OSError, match="input/output"):
+        file.sync()
+    file.sync()
+    assert bytes(file.read_at(0, SIZE)) == b"2" * SIZE, "readable, and said to be durable"
+    durable = bytes(file.inode.durable)
+    file.drop_cache()
+    assert bytes(file.read_at(0, SIZE)) == durable
+
+
+def test_what_is_written_through_a_window_is_unsynced_too() -> None:
+    disk = new_disk()
+    file = synced_file(disk)
+    file.memory(0, SIZE)[0:SIZE] = b"2" * SIZE
+    found = contents(disk)
+    assert {b"1" * SIZE, b"2" * SIZE} < found
+    file.sync()
+    assert contents(disk) == {b"2" * SIZE}
+
+
+def test_a_durable_write_is_durable_and_nothing_else() -> None:
+    inode = Inode()
+    inode.grow(SIZE)
+    inode.sync()
+    inode.write(0, b"2" * SIZE)
+    inode.write_durably(SECTOR + 5, b"3")
+    found = {bytes(surviving(Random(seed), inode)) for seed in range(DRAWS)}
+    middle = b"2" * 5 + b"3" + b"2" * (SECTOR - 6)
+    assert {data[SECTOR : 2 * SECTOR] for data in found} == {middle}
+    assert {data[:1] for data in found} == {b"\0", b"2"}
