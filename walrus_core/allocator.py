@@ -193,6 +193,9 @@ class Allocator:
             if not batch:
                 return
             can_discard = self._files.backend.capabilities.discard
+            for segment, slot, _slots in batch:
+                segment.wipe_marks(slot)
+            self._files.sync(segment.file for segment, _slot, _slots in batch)
             for segment, slot, slots in batch:
                 segment.wipe(slot, slots, can_discard)
             self._files.sync(segment.file for segment, _slot, _slots in batch)

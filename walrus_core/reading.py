@@ -166,11 +166,11 @@ class TopicReads(TopicFacts):
         oldest = topic.oldest_offset
         if isinstance(offset, bool) or not isinstance(offset, int):
             raise UsageError(f"start_offset must be a whole number, not {offset!r}")
+        failure = engine.gate.failure
+        if failure is not None and end_offset <= offset <= topic.next_offset != end_offset:
+            # Not the end of the topic: what was published behind it is in doubt.
+            raise PoisonedError(path=engine.gate.path, reason=str(failure)) from failure
         if not min(oldest, end_offset) <= offset <= end_offset:
-            if engine.gate.failure is not None and offset <= topic.next_offset:
-                raise PoisonedError(
-                    path=engine.gate.path, reason=str(engine.gate.failure)
-                ) from engine.gate.failure
             raise OffsetOutOfRangeError(topic=topic.name, offset=offset, oldest=oldest, next=end_offset)
         return self._read_on(topic, offset, end_offset, max_bytes, max_entries, skips)[0]
 

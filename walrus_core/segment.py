@@ -79,6 +79,15 @@ class Segment:
         at = self.slot_at(slot) + fmt.MARK_AT[mark.generation % 2]
         self.file.write(at, pages.encode_mark(mark, self.key).ljust(fmt.SECTOR_SIZE, b"\0"))
 
+    def wipe_marks(self, slot: int) -> None:
+        """Zero the marks of a block that is given up. Not durable. Raises: StorageError.
+
+        Durable before ``wipe``, so that a header page torn by a crash in the middle of the wipe has
+        no marks any more: it is crash residue then, and no damage.
+        """
+        at = self.slot_at(slot) + fmt.MARK_AT[0]
+        self.file.write(at, bytes(fmt.PAGE_SIZE - fmt.MARK_AT[0]))
+
     def wipe(self, slot: int, slots: int, can_discard: bool) -> None:
         """Zero the first page of every slot of a block and give their space back where possible.
 

@@ -22,6 +22,7 @@ from .still import determined
 from .workload import Workload
 
 DIRECTORY = "/sim"
+ATTEMPTS = 6
 TRACE_SHOWN = int(os.environ.get("WALRUS_CRASH_TRACE", "60"))
 # What an interrupted wipe, or a write torn inside a sector of the cache, may leave to be reported.
 TOLERATED = {
@@ -93,10 +94,11 @@ class Machine(Workload):
         """Open the log; power may fail, or a sync, while it recovers."""
         if not self.keeps_options:
             self.choose_options()
-        for attempt in range(4):
-            if attempt < 3 and self.random.random() < 0.35:
+        for attempt in range(ATTEMPTS):
+            is_last = attempt + 1 == ATTEMPTS
+            if not is_last and self.random.random() < self.open_faults_share:
                 self.disk.stop_in(self.random.choice([self.random.randint(1, 8), self.random.randint(1, 50)]))
-            if attempt < 3 and self.random.random() < 0.05:
+            if not is_last and self.random.random() < 0.05:
                 self.disk.sync_fails_in = self.random.randint(1, 4)
             fails = self.disk.sync_fails_in
             self.note(f"open, fuse {self.disk.fuse}")
@@ -123,7 +125,7 @@ class Machine(Workload):
 
     def lose(self) -> None:
         """The machine or the process stops here."""
-        if self.random.random() < 0.7:
+        if self.random.random() < self.power_loss_share:
             self.note("power loss")
             self.all_survives = False
             self._replace(self.disk.after_power_loss())

@@ -52,6 +52,8 @@ class Workload:
         # Entries of one length: what is torn off one life fits exactly behind what the next one writes.
         self.fixed_length = random.choice([None, None, random.choice([8, 40, 500, 3000])])
         self.epochs = random.choice([2, 3, 3, 5, 8])
+        self.open_faults_share = random.choice([0.1, 0.35, 0.35, 0.8])
+        self.power_loss_share = random.choice([0.3, 0.7, 0.7, 1.0])
         self.steps_power = 7.0
         if random.random() < 0.2:
             self._watch_tails()

@@ -131,6 +131,23 @@ def test_w08_d_entry_of_zeros_over_several_blocks(store):
     check_survives(store, {"zeros": [bytes(40_000)], "other": others(wal)})
 
 
+def test_w08_a_free_unit_in_front_of_others_hides_nothing(store):
+    """What the four cases come down to: recovery must look behind a unit that holds nothing."""
+    wal = store.open()
+    for number in range(3):
+        wal.append_for_topic("consumed", b"%d" % number * WHOLE_BLOCK)
+    expected = {"other": others(wal)}
+    for _ in range(3):
+        wal.read_next("consumed")
+    wal.sync()
+    expected["consumed"] = [b"2" * WHOLE_BLOCK]
+    name = store.names(".wal")[0]
+    page_at = store.find(b"other-0")[1] // 4096 * 4096 - 4096
+    assert not any(store.read_file(name)[65536 : 65536 + 100]), "the first block has been given back"
+    assert page_at > 65536
+    check_survives(store, expected)
+
+
 # --- W9 -------------------------------------------------------------------------------------
 
 

@@ -138,9 +138,10 @@ def test_w13_a_cursor_stays_where_it_is_when_the_first_file_is_deleted(store):
     assert len(read_all(wal, "gone")) == 8
     wal.sync()
     assert first not in store.names(".wal")
+    assert wal.read_next("t").offset == 3
     wal.close()
     again = store.open()
-    assert read_all(again, "t") == [bytes([number]) * WHOLE_BLOCK for number in (3, 4, 5)]
+    assert read_all(again, "t") == [bytes([number]) * WHOLE_BLOCK for number in (4, 5)]
 
 
 @pytest.mark.parametrize("read", ["read_next", "batch"])
