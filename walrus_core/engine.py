@@ -6,16 +6,14 @@ tick, close, and what fork and interpreter exit mean for a log.
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Optional
 
 from walrus_core import format as fmt
-from walrus_core import lock as lock_module
+from walrus_core import lifetime
 from walrus_core.allocator import Allocator, new_log_id
 from walrus_core.block import Block
 from walrus_core.config import DEFAULT_CURSOR, Options
@@ -25,7 +23,6 @@ from walrus_core.errors import (
     StorageError,
     TooManyFilesError,
     UsageError,
-    WalrusError,
     storage_error,
 )
 from walrus_core.events import Events
@@ -71,7 +68,7 @@ class Engine:
         except BaseException:
             self._release()
             raise
-        _open_engines.add(self)
+        lifetime.watch(self)
 
     def _make_backend(self) -> Any:
         options = self.options
@@ -391,26 +388,3 @@ class Engine:
 
 def _do_nothing() -> None:
     """For schedules in which nothing has to be woken."""
-
-
-_open_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    lock_module.forget_all_in_child()
-    for engine in list(_open_engines):
-        engine.after_fork()
-
-
-def _close_at_exit() -> None:
-    """Do the last sync of logs that were left open; starts no thread."""
-    for engine in list(_open_engines):
-        try:
-            engine.close()
-        except WalrusError as error:
-            engine.gate.warn("closing %s at exit: %s", engine.options.path, error)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-atexit.register(_close_at_exit)

@@ -34,6 +34,7 @@ RANKS = {
     "walrus_core.paths": 3,
     "walrus_core.files": 4,
     "walrus_core.flusher": 4,
+    "walrus_core.lifetime": 4,
     "walrus_core.pages": 4,
     "walrus_core.plugins": 4,
     "walrus_core.cursorfile": 5,

@@ -295,7 +295,7 @@ DEATHS = {
 }
 
 WRITER = """
-out = open(arguments[3], "a", buffering=1)
+out = os.open(arguments[3], os.O_CREAT | os.O_WRONLY | os.O_APPEND)
 lock = threading.Lock()
 count = [0]
 wal = open_log()
@@ -307,7 +307,7 @@ def append(times):
             offset = wal.append_for_topic("t", data)
             assert offset == count[0]
             count[0] += 1
-            out.write(f"{offset}\\n")
+            os.write(out, b"%d\\n" % offset)
 
 append(300)
 wal.read_next("t")
