@@ -173,9 +173,9 @@ class Allocator:
 
     def give_up(self, segment: Segment, slot: int, slots: int) -> None:
         """Return slots whose header page may hold something; they become free by ``wipe``."""
-        with self._lock:
-            if (segment, slot, slots) not in self._unwiped:
-                self._unwiped.append((segment, slot, slots))
+        # Without the lock: whoever holds it may be waiting for a lock that the caller holds.
+        if (segment, slot, slots) not in self._unwiped:
+            self._unwiped.append((segment, slot, slots))
 
     @property
     def has_unwiped(self) -> bool:

@@ -250,6 +250,7 @@ class Engine:
     def sync(self) -> None:
         """Make all entries and all cursors durable. Raises: SyncFailedError, PoisonedError."""
         self.gate.check_call()
+        self._refuse_inside("a call that sync() would wait for")
         self.syncer.sync()
         failure = self.persist_cursors()
         self._reclaim_all()

@@ -10,7 +10,7 @@ from typing import Optional
 from walrus_core.config import DEFAULT_CURSOR, Options, encode_topic
 from walrus_core.engine import Engine
 from walrus_core.errors import UnknownTopicError
-from walrus_core.gate import OPEN
+from walrus_core.gate import OPEN, refuse_reentry
 from walrus_core.topic import Topic
 from walrus_core.types import Damage, RecoveryReport, TopicInfo
 
@@ -110,6 +110,7 @@ class TopicFacts:
         if found is None or found.next_offset == 0:
             return
         self._engine.gate.check_call()
+        refuse_reentry(found.lock, "an append")
         end_offset = found.next_offset
         self._engine.syncer.wait(found, end_offset)
         self._write_clean(found, end_offset + 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from queue import Empty, SimpleQueue
 from typing import Optional, Protocol
 
 
@@ -23,27 +24,32 @@ class Flusher:
 
     def __init__(self, worker: Worker, interval_s: float) -> None:
         """``interval_s`` is how long to wait after something became dirty (0: not at all)."""
-        self._event = threading.Event()
-        self._stop = threading.Event()
-        event = self._event
-        self._worker = weakref.ref(worker, lambda _gone: event.set())
+        # Queues of this kind, not events: a signal handler may put into one that it interrupted.
+        self._wakes: SimpleQueue[None] = SimpleQueue()
+        self._stops: SimpleQueue[None] = SimpleQueue()
+        wakes = self._wakes
+        self._worker = weakref.ref(worker, lambda _gone: wakes.put(None))
         self._interval_s = interval_s
         self._thread: Optional[threading.Thread] = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def wake(self) -> None:
         """Tell that there is something to do."""
         if self._thread is None:
             self._start()
-        self._event.set()
+        if not self._wakes.qsize():
+            self._wakes.put(None)
 
     def _start(self) -> None:
+        if self._lock._is_owned():  # type: ignore[attr-defined]
+            # A signal handler, inside the start.
+            return
         with self._lock:
-            if self._thread is not None or self._stop.is_set():
+            if self._thread is not None or self._stops.qsize():
                 return
             thread = threading.Thread(
                 target=_run,
-                args=(self._worker, self._event, self._stop, self._interval_s),
+                args=(self._worker, self._wakes, self._stops, self._interval_s),
                 name="walrus-flusher",
                 daemon=True,
             )
@@ -52,29 +58,35 @@ class Flusher:
 
     def stop(self, wait: bool) -> None:
         """End the thread; with ``wait``, after it has finished what it is at. Idempotent."""
-        self._stop.set()
-        self._event.set()
+        self._stops.put(None)
+        self._wakes.put(None)
         thread = self._thread
         if wait and thread is not None and thread is not threading.current_thread():
             thread.join()
 
 
 def _run(
-    worker: weakref.ref[Worker], event: threading.Event, stop: threading.Event, interval_s: float
+    worker: weakref.ref[Worker], wakes: SimpleQueue[None], stops: SimpleQueue[None], interval_s: float
 ) -> None:
     while True:
-        event.wait()
-        if stop.is_set():
+        wakes.get()
+        if stops.qsize() or (interval_s and _stopped_within(stops, interval_s)):
             return
-        if interval_s:
-            stop.wait(interval_s)
-            if stop.is_set():
-                return
-        event.clear()
+        while wakes.qsize():
+            wakes.get()
         target = worker()
         if target is None:
             return
         again = target.tick()
         del target
         if again:
-            event.set()
+            wakes.put(None)
+
+
+def _stopped_within(stops: SimpleQueue[None], interval_s: float) -> bool:
+    """Wait for the interval to pass. Returns: whether the end came instead."""
+    try:
+        stops.get(timeout=interval_s)
+    except Empty:
+        return False
+    return True

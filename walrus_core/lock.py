@@ -19,7 +19,7 @@ from walrus_core.errors import LockedError, is_harmless, storage_error
 
 _registry: dict[Hashable, object] = {}
 """Who holds a directory in this process, by what names it."""
-_registry_lock = threading.Lock()
+_registry_lock = threading.RLock()
 _PID_MAX_BYTES = 32
 _LOCK_BYTE_AT = 1 << 30
 """Where Windows locks its one byte: behind the process number, which others may read."""
@@ -135,5 +135,5 @@ class DirectoryLock:
 def forget_all_in_child() -> None:
     """After fork, in the child: no log of the parent is open here."""
     global _registry_lock
-    _registry_lock = threading.Lock()
+    _registry_lock = threading.RLock()
     _registry.clear()

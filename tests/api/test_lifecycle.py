@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import stat
+import subprocess
 import threading
 import warnings
 
@@ -144,7 +145,8 @@ def test_an_error_of_close_is_raised_once_and_everything_is_given_back(memory_st
 def test_a_dropped_log_warns_does_no_io_and_frees_the_directory(memory_store, schedule):
     backend = with_faults(memory_store)[1]
     memory_store.close()
-    wal = Walrus(memory_store.path, backend=backend, fsync_schedule=schedule)
+    small = {"block_size": 16384, "blocks_per_segment": 4}
+    wal = Walrus(memory_store.path, backend=backend, fsync_schedule=schedule, **small)
     wal.append_for_topic("t", b"a")
     wal.sync()
     wal.append_for_topic("u", b"b")
@@ -209,7 +211,9 @@ def test_a_second_writer_is_refused_and_the_first_goes_on(store):
 
 
 def test_two_memory_stores_at_one_path_are_two_logs(make_store):
-    first, second = Walrus("/same", backend=MemoryBackend()), Walrus("/same", backend=MemoryBackend())
+    first, second = (
+        Walrus("/same", backend=MemoryBackend(), block_size=16384, blocks_per_segment=4) for _ in "ab"
+    )
     first.append_for_topic("t", b"a")
     assert second.topics() == []
     first.close()
@@ -327,6 +331,22 @@ def test_a_directory_that_cannot_be_written(file_store):
     finally:
         os.chmod(file_store.path, stat.S_IRWXU)
     file_store.open()
+
+
+@pytest.mark.parametrize("kind", ["fd", "mmap"])
+def test_a_file_system_that_is_mounted_read_only(kind, mounted, file_kind):
+    point = mounted(4 << 20)
+    options = {"block_size": 16384, "blocks_per_segment": 4}
+    with Walrus(point / "log", backend=file_kind(kind)(), **options) as wal:
+        wal.append_for_topic("t", b"a")
+    subprocess.run(["mount", "-o", "remount,ro", str(point)], check=True)
+    for path in (point / "log", point / "new"):
+        with pytest.raises(StorageError) as caught:
+            Walrus(path, backend=file_kind(kind)(), **options)
+        assert caught.value.errno == errno.EROFS
+    subprocess.run(["mount", "-o", "remount,rw", str(point)], check=True)
+    with Walrus(point / "log", backend=file_kind(kind)(), **options) as wal:
+        assert contents(wal, "t") == [b"a"]
 
 
 def test_a_directory_where_our_names_are_taken_by_directories(file_store):

@@ -72,7 +72,7 @@ def backend_named(backend_name: str, **changes):
 
 def test_a_plugin_is_found_by_name(install, tmp_path):
     install("shiny", [backend_named("shiny")])
-    with Walrus(tmp_path, backend="shiny") as wal:
+    with Walrus(tmp_path, backend="shiny", block_size=16384, blocks_per_segment=4) as wal:
         assert wal.backend_name == "shiny"
         assert wal.append_for_topic("t", b"a") == 0
 

@@ -112,7 +112,7 @@ class TopicModel:
 
     def check_space(self, wal: Walrus) -> None:
         """After a sync: what every cursor has passed is given back, up to the block that is being written."""
-        counting = [cursor for cursor in self.cursors.values() if cursor.may_be_kept]
+        counting = [cursor for cursor in self.cursors.values() if cursor.may_be_kept or cursor.is_kept]
         if self.entries and all(
             cursor.is_kept and cursor.position == len(self.entries) for cursor in counting
         ):
