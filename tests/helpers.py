@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from faults import FaultyBackend
 
 from walrus_core import FsyncSchedule, ReadConsistency, Walrus
+from walrus_core.hot import FNV_BASIS, fnv1a64
 
 NEVER = FsyncSchedule.no_fsync()
 EACH = FsyncSchedule.sync_each()
@@ -66,3 +68,22 @@ def run_threads(works: Sequence[Callable[[], object]], seconds: float = 60.0) ->
     if errors:
         raise errors[0]
     return results
+
+
+def two_topics(store: Any, **options: Any) -> None:
+    """Fill a log with topics t (6 blocks, of which a slow cursor has read nothing) and u; close it."""
+    wal = store.open(fsync_schedule=NEVER, **options)
+    for number in range(6):
+        wal.append_for_topic("t", bytes([number]) * WHOLE_BLOCK)
+    wal.append_for_topic("u", b"u")
+    wal.seek("t", 0, cursor="slow")
+    wal.read_next("t")
+    wal.read_next("t")
+    wal.close()
+
+
+def with_version(data: bytes, at: int, size: int, version: int) -> bytes:
+    """Return a header of which only the version is another, with a checksum that fits."""
+    body = bytearray(data[at : at + size - 8])
+    struct.pack_into("<I", body, 8, version)
+    return bytes(body) + struct.pack("<Q", fnv1a64(bytes(body), FNV_BASIS))

@@ -44,7 +44,8 @@ class Reclaimer:
 
         Returns: whether it was noted.
         """
-        blocks = topic.blocks
+        # A copy: another thread may give blocks back meanwhile.
+        blocks = topic.blocks[:2]
         if len(blocks) < 2 or blocks[0] is topic.active or self._passed(topic) < blocks[1].first_offset:
             return False
         self._requested[topic] = None

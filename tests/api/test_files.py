@@ -3,36 +3,15 @@
 from __future__ import annotations
 
 import os
-import struct
 
 import pytest
-from helpers import LOOSE, NEVER, WHOLE_BLOCK, contents, read_all, with_faults
+from helpers import LOOSE, NEVER, WHOLE_BLOCK, contents, read_all, two_topics, with_faults, with_version
 
-from walrus_core import CorruptionError, pages
+from walrus_core import CorruptionError
 from walrus_core.errors import UnsupportedVersionError
 from walrus_core.format import PAGE_SIZE, SEGMENT_COPY_AT, SEGMENT_HEADER_SIZE, SEGMENT_HEADER_USED
-from walrus_core.hot import FNV_BASIS, fnv1a64
 
 FIRST = "00000000000000000001.wal"
-
-
-def with_version(data: bytes, at: int, size: int, version: int) -> bytes:
-    """Return a header of which only the version is another, with a checksum that fits."""
-    body = bytearray(data[at : at + size - 8])
-    struct.pack_into("<I", body, 8, version)
-    return bytes(body) + struct.pack("<Q", fnv1a64(bytes(body), FNV_BASIS))
-
-
-def two_topics(store, **options):
-    """Fill a log with topics t (6 blocks, of which a slow cursor has read nothing) and u; close it."""
-    wal = store.open(fsync_schedule=NEVER, **options)
-    for number in range(6):
-        wal.append_for_topic("t", bytes([number]) * WHOLE_BLOCK)
-    wal.append_for_topic("u", b"u")
-    wal.seek("t", 0, cursor="slow")
-    wal.read_next("t")
-    wal.read_next("t")
-    wal.close()
 
 
 # --- versions and features ---------------------------------------------------------------------
@@ -51,17 +30,6 @@ def test_a_newer_segment_is_refused_as_such_and_left_alone(store, version):
     assert caught.value.path.endswith(FIRST)
     assert not isinstance(caught.value, CorruptionError)
     assert {name: store.read_file(name) for name in store.names()} == before
-
-
-def test_a_newer_cursor_file_is_refused_as_such(store):
-    two_topics(store)
-    data = store.read_file("cursors.db")
-    for at in (0, PAGE_SIZE):
-        store.patch("cursors.db", at, with_version(data, at, 512, 2))
-    before = store.read_file("cursors.db")
-    with pytest.raises(UnsupportedVersionError, match="version 2"):
-        store.open()
-    assert store.read_file("cursors.db") == before
 
 
 @pytest.mark.parametrize("at", [16, 24])
@@ -320,203 +288,3 @@ def test_a_block_of_several_slots_syncs_its_header_page_first(memory_store, leng
     backend.reset()
     wal.append_for_topic("u", bytes(length))
     assert backend.calls["sync"] == syncs
-
-
-# --- cursors.db -----------------------------------------------------------------------------------
-
-
-def page_of(store, topic: bytes, cursor: bytes = b"") -> int:
-    """Return the number of the page of a topic or cursor."""
-    data = store.read_file("cursors.db")
-    for number in range(2, len(data) // PAGE_SIZE):
-        page = data[number * PAGE_SIZE : (number + 1) * PAGE_SIZE]
-        if page[2 * 512 + 40 :].startswith(topic + cursor + b"\0") and topic:
-            return number
-    raise AssertionError(f"no page of {topic!r}")
-
-
-def newest_state(store, number: int) -> int:
-    """Return the position of the newer state of a page."""
-    data = store.read_file("cursors.db")
-    at = number * PAGE_SIZE
-    generations = [struct.unpack_from("<Q", data, at + place)[0] for place in (0, 512)]
-    return at + 512 * generations.index(max(generations))
-
-
-def test_a_header_copy_of_the_cursor_file_is_enough(store):
-    two_topics(store)
-    store.patch("cursors.db", 0, b"\xff" * PAGE_SIZE)
-    wal = store.open()
-    assert wal.cursor_offset("t") == 2
-
-
-def test_both_headers_lost(store):
-    two_topics(store)
-    store.patch("cursors.db", 0, b"\xff" * 2 * PAGE_SIZE)
-    with pytest.raises(CorruptionError, match="header"):
-        store.open()
-
-
-def test_a_missing_cursor_file_beside_segments_is_an_error(store):
-    two_topics(store)
-    data = store.read_file("cursors.db")
-    store.write_file("saved", data)
-    if store.kind == "memory":
-        del store._memory.files[os.path.join(store.path, "cursors.db")]
-    else:
-        os.unlink(os.path.join(store.path, "cursors.db"))
-    with pytest.raises(CorruptionError, match="missing"):
-        store.open()
-    assert "cursors.db" not in store.names()
-    store.write_file("cursors.db", bytes(len(data)))
-    with pytest.raises(CorruptionError):
-        store.open()
-    store.write_file("cursors.db", data)
-    assert store.open().cursor_offset("t") == 2
-
-
-def test_one_damaged_state_falls_back_to_the_other_and_is_reported(store):
-    two_topics(store)
-    page = page_of(store, b"t", b"default")
-    store.flip("cursors.db", newest_state(store, page) + 9)
-    wal = store.open()
-    assert [damage.kind for damage in wal.recovery_report.damages] == [
-        "cursor state, read from the older one"
-    ]
-    assert wal.cursor_offset("t") == 1
-    assert wal.read_next("t").offset == 1
-    wal.close()
-    wal = store.open()
-    assert wal.cursor_offset("t") == 2
-    assert wal.recovery_report.damages == ()
-
-
-def test_both_states_of_a_cursor_damaged(store):
-    two_topics(store)
-    page = page_of(store, b"t", b"default")
-    for place in (0, 512):
-        store.patch("cursors.db", page * PAGE_SIZE + place, b"\xff" * 64)
-    wal = store.open()
-    assert [(damage.kind, damage.topic) for damage in wal.recovery_report.damages] == [("cursor states", "t")]
-    for call in (
-        lambda: wal.read_next("t"),
-        lambda: wal.read_next("t", checkpoint=False),
-        lambda: wal.batch_read_for_topic("t"),
-        lambda: wal.cursor_offset("t"),
-    ):
-        with pytest.raises(CorruptionError, match="seek"):
-            call()
-    assert wal.batch_read_for_topic("t", start_offset=3)[0].offset == 3
-    assert len(contents(wal, "t")) == 6
-    assert wal.read_next("t", cursor="slow").offset == 0
-    assert wal.read_next("u").data == b"u"
-    for _ in range(6):
-        wal.read_next("t", cursor="slow")
-    wal.sync()
-    assert wal.oldest_offset("t") == 0, "nothing may be given back while a position is unknown"
-    wal.seek("t", 4)
-    assert wal.read_next("t").offset == 4
-    wal.sync()
-    assert wal.oldest_offset("t") > 0
-    wal.close()
-    wal = store.open()
-    assert wal.cursor_offset("t") == 5
-
-
-def test_both_states_of_a_topic_damaged(store):
-    wal = store.open(fsync_schedule=NEVER)
-    for number in range(6):
-        wal.append_for_topic("t", bytes([number]) * WHOLE_BLOCK)
-    wal.batch_read_for_topic("t", 3 * WHOLE_BLOCK)
-    wal.sync()
-    assert wal.oldest_offset("t") == 3
-    wal.close()
-    page = page_of(store, b"t")
-    for place in (0, 512):
-        store.patch("cursors.db", page * PAGE_SIZE + place, b"\xff" * 64)
-    wal = store.open()
-    assert ("cursor states", "t") in {(damage.kind, damage.topic) for damage in wal.recovery_report.damages}
-    assert wal.next_offset("t") == 6
-    assert wal.batch_read_for_topic("t", 1, start_offset=3)[0].data == bytes([3]) * WHOLE_BLOCK
-    assert wal.append_for_topic("t", b"after") == 6
-
-
-@pytest.mark.parametrize("copy", [2 * 512, 5 * 512])
-def test_an_identity_is_read_from_its_copy(store, copy):
-    two_topics(store)
-    for page in (page_of(store, b"t"), page_of(store, b"t", b"default")):
-        store.flip("cursors.db", page * PAGE_SIZE + copy + 41)
-    wal = store.open()
-    assert wal.topics() == ["t", "u"]
-    assert wal.cursor_offset("t") == 2
-
-
-def test_a_page_with_states_and_no_identity_is_an_error(store):
-    two_topics(store)
-    page = page_of(store, b"t", b"default")
-    for copy in (2 * 512, 5 * 512):
-        store.flip("cursors.db", page * PAGE_SIZE + copy + 41)
-    with pytest.raises(CorruptionError) as caught:
-        store.open()
-    assert caught.value.at_bytes == page * PAGE_SIZE
-
-
-def test_a_cursor_beyond_the_end_is_set_back_and_reported(store):
-    wal = store.open(fsync_schedule=NEVER)
-    wal.append_for_topic("t", b"first")
-    wal.sync()
-    old = store.killed()
-    wal.append_for_topic("t", b"second")
-    wal.read_next("t")
-    wal.read_next("t")
-    wal.close()
-    old.write_file("cursors.db", store.read_file("cursors.db"))
-    wal = old.open()
-    assert wal.recovery_report.clamped_cursors == ("t/default",)
-    assert (wal.next_offset("t"), wal.cursor_offset("t")) == (1, 1)
-    assert wal.append_for_topic("t", b"anew") == 1
-    assert wal.read_next("t").data == b"anew"
-    wal.close()
-    assert old.open().recovery_report.clamped_cursors == ()
-
-
-@pytest.mark.timeout(30)
-def test_sequences_of_blocks_are_never_used_again(memory_store):
-    """The page that reserves them falls back to its older state, from before the first block."""
-    wal = memory_store.open(fsync_schedule=NEVER)
-    for number in range(3):
-        wal.append_for_topic("t", bytes([number]) * WHOLE_BLOCK)
-    wal.append_for_topic("u", b"u")
-    killed = memory_store.killed()
-    killed.flip("cursors.db", newest_state(killed, 2) + 9)
-    for turn in range(2):
-        wal = killed.open()
-        for number in range(4):
-            wal.append_for_topic("t", bytes([3 + turn * 4 + number]) * WHOLE_BLOCK)
-        wal.sync()
-        sequences = [block.sequence for topic in wal._engine.topics.values() for block in topic.blocks]
-        assert len(sequences) == len(set(sequences))
-        killed = killed.killed()
-    wal = killed.open()
-    assert contents(wal, "t") == [bytes([number]) * WHOLE_BLOCK for number in range(11)]
-
-
-def test_every_topic_and_cursor_survives_growth_of_the_cursor_file(memory_store):
-    wal, backend = with_faults(memory_store, consistency=LOOSE, fsync_schedule=NEVER)
-    for number in range(60):
-        wal.append_for_topic(f"t{number}", b"%d" % number)
-        wal.append_for_topic(f"t{number}", b"more")
-        wal.read_next(f"t{number}", cursor=f"c{number}")
-    wal.sync()
-    for state in (memory_store.killed(), memory_store):
-        memory_store.close() if state is memory_store else None
-        again = state.open()
-        assert len(again.topics()) == 60
-        assert [again.cursor_offset(f"t{number}", f"c{number}") for number in range(60)] == [1] * 60
-    assert backend.calls["sync"] < 200
-
-
-def test_metadata_pages_that_are_too_short_are_not_sound():
-    assert pages.decode_segment_header(b"", "x") == (None, False)
-    assert pages.decode_block_header(b"", 1) == (None, False)
-    assert pages.decode_cursors_header(b"", "x") is None

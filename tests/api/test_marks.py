@@ -7,7 +7,7 @@ from helpers import NEVER, WHOLE_BLOCK, contents, with_faults
 
 def test_a_sync_in_the_middle_of_a_batch_marks_none_of_its_blocks(memory_store, monkeypatch):
     monkeypatch.setattr("walrus_core.syncer.MARK_INTERVAL_S", 0.0)
-    wal, backend = with_faults(memory_store, fsync_schedule=NEVER)
+    wal, _backend = with_faults(memory_store, fsync_schedule=NEVER)
     wal.append_for_topic("t", b"before")
     images = []
     topic = wal._engine.topics["t"]

@@ -204,6 +204,11 @@ from walrus_core.errors import ReentrantCallError
 sys.path.insert(0, arguments[2])
 import conftest
 
+
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("WALRUS_SWEEP"), reason="takes many minutes: set WALRUS_SWEEP=1"
+)
+
 store = conftest.Store(arguments[1], arguments[0])
 wal = store.open(fsync_schedule=FsyncSchedule.milliseconds(1))
 source = random.Random(7)

@@ -51,7 +51,9 @@ def test_everything_is_found(golden, backend, archive):
     with Walrus(directory, backend=make_backend(backend)) as wal:
         assert wal.recovery_report.damages == ()
         assert expectation(wal) == expected
-        assert [cut.topic for cut in wal.recovery_report.cuts] == (["small"] if "killed" in archive.name else [])
+        assert [cut.topic for cut in wal.recovery_report.cuts] == (
+            ["small"] if "killed" in archive.name else []
+        )
 
 
 @pytest.mark.parametrize("archive", ARCHIVES, ids=lambda path: path.name.removesuffix(".tar.xz"))

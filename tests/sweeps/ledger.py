@@ -306,7 +306,12 @@ class Images:
         self._seen: set[bytes] = set()
 
     def check(
-        self, store: MemoryStore, model: Model, effect: Effect, where: str, durable: Optional[dict[str, int]] = None
+        self,
+        store: MemoryStore,
+        model: Model,
+        effect: Effect,
+        where: str,
+        durable: Optional[dict[str, int]] = None,
     ) -> None:
         """Open ``store``. After a kill everything written is there; with ``durable``, after power loss,
         at least what lies below these offsets."""
@@ -324,7 +329,9 @@ class Images:
         self._seen.add(digest.digest())
 
 
-def check_log(wal: Walrus, model: Model, effect: Effect, where: str, durable: Optional[dict[str, int]]) -> None:
+def check_log(
+    wal: Walrus, model: Model, effect: Effect, where: str, durable: Optional[dict[str, int]]
+) -> None:
     """Compare a log that was opened after a crash with the model, before it is used."""
     assert wal.recovery_report.damages == (), f"{where}: {wal.recovery_report.damages}"
     check_slots(wal, where)
@@ -357,7 +364,9 @@ def check_cursor(wal: Walrus, model: Model, effect: Effect, place: Place, where:
     assert low <= found <= high or found in {moved, *model.in_doubt.get(place, ())}, (
         f"{where}: cursor {place} stands at {found}, not in [{low}, {high}] or at {moved}"
     )
-    assert oldest <= max(high, moved, *model.in_doubt.get(place, ())), f"{where}: {place} unread entries were reclaimed"
+    assert oldest <= max(high, moved, *model.in_doubt.get(place, ())), (
+        f"{where}: {place} unread entries were reclaimed"
+    )
 
 
 def check_slots(wal: Walrus, where: str) -> None:

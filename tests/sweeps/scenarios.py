@@ -238,9 +238,7 @@ APPENDS = [
     ),
     Scenario("batch", batch("a", [X, b"", BIG[:99]]), Effect({"a": [X, b"", BIG[:99]]}), two_topics, dirty),
     Scenario("batch_first", batch("new", [X, b"y"]), Effect({"new": [X, b"y"]}), two_topics, dirty),
-    Scenario(
-        "batch_blocks", batch("a", [X, BIG, b"y"]), Effect({"a": [X, BIG, b"y"]}), two_topics, dirty
-    ),
+    Scenario("batch_blocks", batch("a", [X, BIG, b"y"]), Effect({"a": [X, BIG, b"y"]}), two_topics, dirty),
     Scenario(
         "batch_segments",
         batch("a", [X, BIG, BIG, BIG, b"y"]),

@@ -101,7 +101,9 @@ class Sweep:
         try:
             self._check(ledger, effect, before, happened=not struck.is_struck)
         except BaseException as error:
-            raise AssertionError(f"place {number}, {struck.place}: {type(error).__name__}: {error}") from error
+            raise AssertionError(
+                f"place {number}, {struck.place}: {type(error).__name__}: {error}"
+            ) from error
         self._seen.add(state)
         return struck
 
@@ -123,7 +125,6 @@ class Sweep:
         self.images.check(ledger.killed(), ledger.model, Effect(), "opened again")
         ledger.append("a", b"last")
         ledger.close()
-
 
     def _open_again(self, ledger: Ledger) -> None:
         """Open behind a struck close or open."""

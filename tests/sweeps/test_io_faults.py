@@ -40,8 +40,24 @@ SEED = int(os.environ.get("WALRUS_SWEEP_SEED", "1"))
 FAILURES_SHOWN = 8
 TYPES = {errno.ENOSPC: DiskFullError, errno.EDQUOT: DiskFullError, errno.EMFILE: TooManyFilesError}
 EVERY_OPERATION = set(
-    "make_directory list create open rename remove sync_dir sync sync_many read write write_many reserve "
-    "discard close drop_cache".split()
+    [
+        "make_directory",
+        "list",
+        "create",
+        "open",
+        "rename",
+        "remove",
+        "sync_dir",
+        "sync",
+        "sync_many",
+        "read",
+        "write",
+        "write_many",
+        "reserve",
+        "discard",
+        "close",
+        "drop_cache",
+    ]
 )
 
 pytestmark = pytest.mark.timeout(7200 if os.environ.get("WALRUS_SWEEP") == "all" else 300)

@@ -38,7 +38,8 @@ CASES = [(name, schedule) for name in SCENARIOS for schedule in SCHEDULES if "th
 pytestmark = [
     pytest.mark.timeout(3600 if os.environ.get("WALRUS_SWEEP") == "all" else 300),
     pytest.mark.skipif(
-        importlib.util.find_spec("_testcapi") is None, reason="this Python has no _testcapi to fail allocations"
+        importlib.util.find_spec("_testcapi") is None,
+        reason="this Python has no _testcapi to fail allocations",
     ),
     pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here"),
 ]

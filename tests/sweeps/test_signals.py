@@ -21,12 +21,11 @@ RunChild = Callable[..., "subprocess.CompletedProcess[str]"]
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and forks as POSIX has them")
 
 PRELUDE = """
-import faulthandler, random, signal, threading, time
+import random, signal, threading, time
 from walrus_core import FsyncSchedule, ReadConsistency, Walrus
 from walrus_core.errors import ForkedError, LockedError, ReentrantCallError
 from walrus_core.memory import MemoryBackend
 
-faulthandler.dump_traceback_later(90, exit=True)
 path, kind, schedule = arguments[:3]
 
 def make_backend():
@@ -45,6 +44,11 @@ def open_log(backend=None, **more):
 
 def contents(wal, topic):
     return [(entry.offset, entry.data) for entry in wal.topic(topic)]
+"""
+
+WATCHDOG = """
+import faulthandler
+faulthandler.dump_traceback_later(float(arguments[3]) + 60, exit=True)
 """
 
 HANDLER = """
@@ -132,12 +136,12 @@ def test_a_handler_that_calls_the_log(
 ) -> None:
     skip_if_missing(kind, file_kind)
     seconds = 20.0 if os.environ.get("WALRUS_SWEEP") == "all" else 1.0
-    run_child(PRELUDE + HANDLER, tmp_path / "log", kind, schedule, seconds)
+    run_child(PRELUDE + WATCHDOG + HANDLER, tmp_path / "log", kind, schedule, seconds)
 
 
 INTERRUPTS = """
 backend = make_backend()
-chance = random.Random(int(arguments[3]))
+chance = random.Random(int(arguments[4]))
 certain, attempts, number = [], {}, 0
 
 def interrupt(_number, _frame):
@@ -209,7 +213,7 @@ def check(wal):
 signal.signal(signal.SIGALRM, interrupt)
 wal = open_log(backend)
 came = rounds = 0
-end_s = time.monotonic() + float(arguments[4])
+end_s = time.monotonic() + float(arguments[3])
 while time.monotonic() < end_s:
     rounds += 1
     came += interrupted(lambda: work(wal))
@@ -251,8 +255,13 @@ def test_real_interrupts_at_random_moments(
     skip_if_missing(kind, file_kind)
     seconds = 30.0 if os.environ.get("WALRUS_SWEEP") == "all" else 1.0
     seed = os.environ.get("WALRUS_SWEEP_SEED", "1")
-    code = "import warnings\nwarnings.filterwarnings('ignore', 'unclosed log')\n" + PRELUDE + INTERRUPTS
-    run_child(code, tmp_path / "log", kind, schedule, seed, seconds)
+    code = (
+        "import warnings\nwarnings.filterwarnings('ignore', 'unclosed log')\n"
+        + PRELUDE
+        + WATCHDOG
+        + INTERRUPTS
+    )
+    run_child(code, tmp_path / "log", kind, schedule, seconds, seed)
 
 
 # --- the end of the process -----------------------------------------------------------------------
@@ -329,7 +338,7 @@ with open_log() as wal:
 
 def check_end(
     code: str, status: int, is_killed: bool, kind: str, schedule: str, path: Path, run_child: RunChild
-) -> "subprocess.CompletedProcess[str]":
+) -> subprocess.CompletedProcess[str]:
     """Run a process to its end, then look for what it had acknowledged."""
     written = path / "acknowledged"
     done = run_child(PRELUDE + WRITER + code, path / "log", kind, schedule, written, status=status)

@@ -50,7 +50,7 @@ class MmapFile:
     def __init__(self, descriptor: int) -> None:
         """Take over an open descriptor, for reading and writing; ``close`` closes it."""
         self._descriptor = descriptor
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._map: Optional[mmap.mmap] = None
         self._old_maps: list[mmap.mmap] = []
         self._reserved = Ranges()
