@@ -74,6 +74,9 @@ def _run(
             return
         while wakes.qsize():
             wakes.get()
+        if stops.qsize():
+            # Looked at after the draining, which may have taken the wake of the stop.
+            return
         target = worker()
         if target is None:
             return

@@ -16,6 +16,11 @@ from helpers import EACH, NEVER, WHOLE_BLOCK, contents
 from walrus_core import FsyncSchedule, Walrus
 from walrus_core.errors import ClosedError, ReentrantCallError
 
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("WALRUS_SWEEP"), reason="takes many minutes: set WALRUS_SWEEP=1"
+)
+
+
 BACKGROUND = FsyncSchedule.milliseconds(1)
 PLACES_MAX = 80
 
@@ -203,11 +208,6 @@ from walrus_core import FsyncSchedule, Walrus
 from walrus_core.errors import ReentrantCallError
 sys.path.insert(0, arguments[2])
 import conftest
-
-
-pytestmark = pytest.mark.skipif(
-    not os.environ.get("WALRUS_SWEEP"), reason="takes many minutes: set WALRUS_SWEEP=1"
-)
 
 store = conftest.Store(arguments[1], arguments[0])
 wal = store.open(fsync_schedule=FsyncSchedule.milliseconds(1))

@@ -53,7 +53,7 @@ faulthandler.dump_traceback_later(float(arguments[3]) + 60, exit=True)
 
 HANDLER = """
 wal = open_log(consistency=ReadConsistency.at_least_once(3))
-appended, read, refused, worked = {}, [], [0], [0]
+appended, read, refused, worked, inside = {}, [], [0], [0], []
 chance = random.Random(5)
 
 def note(offset, data):
@@ -67,6 +67,13 @@ def attempt(call):
         refused[0] += 1
 
 def handle(number, frame):
+    # A handler that interrupts itself would note what it got in another order than it got it.
+    if not inside:
+        inside.append(True)
+        use()
+        inside.clear()
+
+def use():
     data = b"h%d " % worked[0] + b"h" * chance.randrange(3000)
     offset = attempt(lambda: wal.append_for_topic("t", data))
     if offset is not None:
@@ -194,7 +201,9 @@ def check(wal):
     "What was acknowledged is there in order; what was interrupted is there whole or not at all."
     pairs = contents(wal, "t")
     oldest = wal.oldest_offset("t")
-    assert [offset for offset, _data in pairs] == list(range(oldest, wal.next_offset("t")))
+    # Under sync-each an interrupted append may be there and not be seen yet.
+    assert [offset for offset, _data in pairs] == list(range(oldest, oldest + len(pairs)))
+    assert oldest + len(pairs) == (wal.durable_offset("t") if schedule == "each" else wal.next_offset("t"))
     found, seen, place = [data for _offset, data in pairs], [], 0
     while place < len(found):
         which = int(found[place].split(b".")[0])
@@ -207,7 +216,7 @@ def check(wal):
             place += len(batch)
         seen.append(which)
     assert seen == sorted(set(seen)), "twice, or out of order"
-    missing = [which for which in certain if which not in seen and seen and which > seen[0]]
+    missing = [which for which in certain if seen and which > seen[0] and which not in seen]
     assert not missing, f"acknowledged and gone: {missing[:5]}"
 
 signal.signal(signal.SIGALRM, interrupt)
@@ -286,7 +295,7 @@ ENDS = {
         0,
     ),
     "handler exits": (
-        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
+        "# handler exits\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
         "threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()\nwhile True:\n    append(1)",
         7,
     ),
@@ -331,7 +340,8 @@ with open_log() as wal:
     assert wal.cursor_offset("t") == 1
     assert wal.recovery_report.damages == ()
     was_closed = wal.recovery_report.clean and not wal.recovery_report.cuts
-    assert was_closed or arguments[4] == "killed", wal.recovery_report
+    # An append that the end broke into leaves bytes behind the frames, which are looked at once more.
+    assert was_closed or arguments[4] != "closed", wal.recovery_report
     wal.append_for_topic("t", b"on")
 """
 
@@ -344,7 +354,7 @@ def check_end(
     done = run_child(PRELUDE + WRITER + code, path / "log", kind, schedule, written, status=status)
     acknowledged = len(written.read_text().splitlines())
     assert acknowledged >= 300
-    end = "killed" if is_killed else "closed"
+    end = "killed" if is_killed else "broken into" if "handler exits" in code else "closed"
     run_child(PRELUDE + READER, path / "log", kind, schedule, acknowledged, end)
     return done
 
