@@ -89,12 +89,14 @@ class Tail:
         Raises: InvalidPayloadError: nothing changed. Whatever ``write`` raises: the tail is torn.
         """
         payload = as_payload(data)
-        # Before the state is read: an injected clock may be anything, even an append.
-        timestamp = self.now()
-        at, index, payload_bytes, low, high = self.state
         size = frame_size(len(payload))
-        if at + size > self.reserved or self.claimed != at:
+        if not self._has_room(size):
             return -1
+        timestamp = self.now()
+        # Asked again: an injected clock may be anything, even an append.
+        if not self._has_room(size):
+            return -1
+        at, index, payload_bytes, low, high = self.state
         header = encode_header(self.key, self.algorithm, payload, FLAG_FIRST, 0, index, timestamp)
         self.claimed = at + size
         self._write(at, b"".join((header, payload, _ZEROS[: -len(payload) % FRAME_ALIGN])))
@@ -106,6 +108,10 @@ class Tail:
             max(high, timestamp),
         )
         return self.first_offset + index
+
+    def _has_room(self, size: int) -> bool:
+        at = self.state[0]
+        return self.claimed == at and at + size <= self.reserved
 
     def claim(self, end_at: int) -> None:
         """Announce that bytes up to ``end_at`` may be written now."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
@@ -188,12 +189,17 @@ def _try(trials: Trials, plan: Plan, directory: str, step: Step, must_work: bool
 @contextmanager
 def _scratch(parent: str) -> Iterator[str]:
     """Give a directory that is gone afterwards. Raises: StorageError: it cannot be made."""
+    # Named before it is made: an interrupt at any moment from then on leaves nothing behind.
+    directory = os.path.join(parent, f"walrus-bench-{secrets.token_hex(8)}")
     try:
-        scratch = tempfile.TemporaryDirectory(prefix="walrus-bench-", dir=parent)
-    except OSError as error:
-        raise storage_error(error, parent, "make a directory in") from error
-    with scratch as directory:
+        try:
+            os.mkdir(directory, 0o700)
+        except OSError as error:
+            raise storage_error(error, parent, "make a directory in") from error
         yield directory
+    finally:
+        if os.path.lexists(directory):
+            shutil.rmtree(directory)
 
 
 @contextmanager
