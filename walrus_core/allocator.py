@@ -19,7 +19,6 @@ from walrus_core.config import Options
 from walrus_core.cursorfile import LOG_PAGE, CursorFile
 from walrus_core.errors import EntryTooLargeError, WalrusError
 from walrus_core.files import FileCache
-from walrus_core.gate import RLock, refuse_reentry
 from walrus_core.pages import SegmentHeader
 from walrus_core.segment import Segment, create_segment, remove_segment
 from walrus_core.types import SegmentInfo
@@ -69,11 +68,6 @@ class Allocator:
         self._unwiped: list[tuple[Segment, int, int]] = []
         """(segment, slot, slots) given up, header page not durably zero yet."""
 
-    @property
-    def locks(self) -> tuple[RLock, ...]:
-        """The locks of this room, for whoever must not wait for itself."""
-        return (self._lock,)
-
     def start(self, segments: list[Segment], highest_sequence: int) -> None:
         """Take over what recovery found."""
         self.segments = {segment.sequence: segment for segment in segments}
@@ -108,7 +102,6 @@ class Allocator:
         TooManyFilesError: nothing leased. StorageError, SyncFailedError: poisoned.
         Cost: one directory and two file syncs where a segment must be created.
         """
-        refuse_reentry(self._lock, "the allocation of a block")
         with self._lock:
             sequence = self._take_sequence()
             segment, slot, slots = self._find(frame_bytes)
@@ -187,7 +180,6 @@ class Allocator:
 
         Safe to interrupt and to repeat. Raises: StorageError: the rest waits for the next call.
         """
-        refuse_reentry(self._lock, "the allocation of a block")
         with self._lock:
             batch = list(self._unwiped)
             if not batch:

@@ -15,7 +15,6 @@ from walrus_core import hot
 from walrus_core.cursorfile import CursorFile, CursorPage
 from walrus_core.errors import CorruptionError
 from walrus_core.format import PAGE_CURSOR
-from walrus_core.gate import refuse_reentry
 from walrus_core.reader import ReadResult, read_entries
 from walrus_core.syncer import Syncer
 from walrus_core.topic import Topic
@@ -105,8 +104,6 @@ class Cursor:
         Raises: SyncFailedError, StorageError: the old position holds in memory.
         Cost: one small write and one sync, and a sync of the entries where they need it.
         """
-        # The sync may need what an append of this thread holds that a signal handler interrupted.
-        refuse_reentry(self.topic.lock, "an append")
         self._syncer.wait(self.topic, offset)
         self.write_state(offset)
         self._cursors.sync()

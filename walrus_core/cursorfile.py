@@ -20,7 +20,6 @@ from walrus_core import format as fmt
 from walrus_core import pages
 from walrus_core.errors import CorruptionError, StorageError
 from walrus_core.files import FileCache, LogFile, wrap_directory_call
-from walrus_core.gate import RLock, refuse_reentry
 from walrus_core.hot import fnv1a64
 from walrus_core.pages import PageIdentity, PageState
 
@@ -75,11 +74,6 @@ class CursorFile:
         self._sync_lock = threading.RLock()
         self.is_clean = False
         """The log was closed cleanly and nothing was written since; see ``set_clean``."""
-
-    @property
-    def locks(self) -> tuple[RLock, ...]:
-        """The locks of this room, for whoever must not wait for itself."""
-        return (self._lock, self._sync_lock)
 
     @property
     def file(self) -> LogFile:
@@ -151,7 +145,6 @@ class CursorFile:
 
         Not durable. Raises: DiskFullError, StorageError: no page was given.
         """
-        refuse_reentry(self._lock, "a write of cursors.db")
         with self._lock:
             found = self.find(kind, topic, cursor)
             if found is not None and found.identity.incarnation == incarnation:
@@ -211,7 +204,6 @@ class CursorFile:
 
         Raises: StorageError: the old state holds.
         """
-        refuse_reentry(self._lock, "a write of cursors.db")
         with self._lock:
             if self._file.synced < page.settled_at:
                 self._files.sync([self._file])
@@ -266,7 +258,6 @@ class CursorFile:
         Raises: SyncFailedError: poisoned.
         """
         written = self._file.written
-        refuse_reentry(self._sync_lock, "a sync of cursors.db")
         with self._sync_lock:
             if self._file.synced >= written:
                 self._files.gate.check_write()

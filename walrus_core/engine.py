@@ -28,7 +28,7 @@ from walrus_core.errors import (
 from walrus_core.events import Events
 from walrus_core.files import FileCache, wrap_directory_call
 from walrus_core.flusher import Flusher
-from walrus_core.gate import CLOSED, FORKED, OPEN, Gate, refuse_reentry
+from walrus_core.gate import CLOSED, FORKED, OPEN, Door, Gate
 from walrus_core.lock import DirectoryLock
 from walrus_core.memory import MemoryBackend
 from walrus_core.plugins import check_backend_object, choose_backend_name, load_backend
@@ -56,6 +56,7 @@ class Engine:
         self.gate = Gate(options.path, self.events.poisoned, quiet, writes_sync=options.durable_writes)
         self.topics: dict[str, Topic] = {}
         self._cursors_by_topic: dict[str, dict[str, Cursor]] = {}
+        self.door = Door()
         self._create_lock = threading.RLock()
         self._close_lock = threading.RLock()
         self._is_released = False
@@ -235,8 +236,9 @@ class Engine:
         if self.gate.blocks_writes or self.gate.state != OPEN:
             return False
         try:
-            self.syncer.sync()
-            self.reclaimer.run()
+            with self.door.enter("background work"):
+                self.syncer.sync()
+                self.reclaimer.run()
         except (StorageError, UsageError) as error:
             # A usage error here says that the log was closed or dropped meanwhile. A failed sync
             # has poisoned the log; a full disk waits for space: the next tick tries.
@@ -249,11 +251,11 @@ class Engine:
 
     def sync(self) -> None:
         """Make all entries and all cursors durable. Raises: SyncFailedError, PoisonedError."""
-        self.gate.check_call()
-        self._refuse_inside("a call that sync() would wait for")
-        self.syncer.sync()
-        failure = self.persist_cursors()
-        self._reclaim_all()
+        with self.door.enter("a sync"):
+            self.gate.check_call()
+            self.syncer.sync()
+            failure = self.persist_cursors()
+            self._reclaim_all()
         if failure is not None:
             raise failure
 
@@ -295,8 +297,7 @@ class Engine:
         Raises: the first error, once; everything is given back all the same. ReentrantCallError:
         called by a signal handler inside another call; nothing changed.
         """
-        self._refuse_inside("a call that close() would wait for")
-        with self._close_lock:
+        with self.door.enter("a close"), self._close_lock:
             if self._is_released:
                 return
             try:
@@ -308,17 +309,6 @@ class Engine:
                     self._finish_cleanly()
             finally:
                 self._release()
-
-    def _refuse_inside(self, operation: str) -> None:
-        """Raise ReentrantCallError where this thread is inside a call of this log."""
-        for lock in (self._create_lock, self._close_lock):
-            refuse_reentry(lock, operation)
-        for room in (self.syncer, self.allocator, self.reclaimer, self.cursors):
-            for lock in room.locks:
-                refuse_reentry(lock, operation)
-        for topic in list(self.topics.values()):
-            refuse_reentry(topic.lock, operation)
-            refuse_reentry(topic.read_lock, operation)
 
     def _drain(self) -> None:
         """Wait for calls that began before the gate was shut; drop what they left unpublished."""

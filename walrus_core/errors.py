@@ -109,9 +109,12 @@ class ForkedError(UsageError):
 
 
 class ReentrantCallError(UsageError):
-    """The same thread called the log while it was inside it: from a signal handler or finaliser."""
+    """A signal handler, finaliser or observer called the log while the same thread was inside it."""
 
-    sentence = "the log was called from a signal handler or finaliser that interrupted {operation}"
+    sentence = (
+        "{operation} was refused: a signal handler, finaliser or observer called the log "
+        "while its thread was inside another call"
+    )
 
 
 # --- the machine's fault ------------------------------------------------------------------

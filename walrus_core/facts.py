@@ -10,7 +10,7 @@ from typing import Optional
 from walrus_core.config import DEFAULT_CURSOR, Options, encode_topic
 from walrus_core.engine import Engine
 from walrus_core.errors import UnknownTopicError
-from walrus_core.gate import OPEN, refuse_reentry
+from walrus_core.gate import OPEN
 from walrus_core.topic import Topic
 from walrus_core.types import Damage, RecoveryReport, TopicInfo
 
@@ -109,19 +109,20 @@ class TopicFacts:
         found = self._find(topic)
         if found is None or found.next_offset == 0:
             return
-        self._engine.gate.check_call()
-        refuse_reentry(found.lock, "an append")
-        end_offset = found.next_offset
-        self._engine.syncer.wait(found, end_offset)
-        self._write_clean(found, end_offset + 1)
+        with self._engine.door.enter("a clean mark"):
+            self._engine.gate.check_call()
+            end_offset = found.next_offset
+            self._engine.syncer.wait(found, end_offset)
+            self._write_clean(found, end_offset + 1)
 
     def mark_topic_dirty(self, topic: str) -> None:
         """Take the clean mark back. Raises: UnknownTopicError, StorageError: the mark is as before."""
         found = self._find(topic)
         if found is None or found.next_offset == 0:
             raise UnknownTopicError(topic=topic)
-        self._engine.gate.check_call()
-        self._write_clean(found, 0)
+        with self._engine.door.enter("a clean mark"):
+            self._engine.gate.check_call()
+            self._write_clean(found, 0)
 
     def _write_clean(self, topic: Topic, clean_plus_one: int) -> None:
         self._engine.cursors.write_state(topic.page, clean_plus_one=clean_plus_one)

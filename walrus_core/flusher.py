@@ -68,6 +68,16 @@ class Flusher:
 def _run(
     worker: weakref.ref[Worker], wakes: SimpleQueue[None], stops: SimpleQueue[None], interval_s: float
 ) -> None:
+    try:
+        _work(worker, wakes, stops, interval_s)
+    finally:
+        # Pass the end on: an interrupted start may have left a thread that nobody joins.
+        wakes.put(None)
+
+
+def _work(
+    worker: weakref.ref[Worker], wakes: SimpleQueue[None], stops: SimpleQueue[None], interval_s: float
+) -> None:
     while True:
         wakes.get()
         if stops.qsize() or (interval_s and _stopped_within(stops, interval_s)):
@@ -92,4 +102,5 @@ def _stopped_within(stops: SimpleQueue[None], interval_s: float) -> bool:
         stops.get(timeout=interval_s)
     except Empty:
         return False
+    stops.put(None)
     return True

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any, Optional
 
@@ -26,6 +27,9 @@ from walrus_core.errors import (
 )
 
 logger = logging.getLogger("walrus_core")
+
+RLock = Any
+"""``threading.RLock`` is a function and no type."""
 
 OPEN, CLOSED, FORKED = "open", "closed", "forked"
 
@@ -123,10 +127,6 @@ class Gate:
             logger.warning(message, *details)
 
 
-RLock = Any
-"""``threading.RLock`` is a function and no type."""
-
-
 def take_lock(lock: RLock, held: list[RLock]) -> bool:
     """Take ``lock`` if no thread has it, this one included, and note it in ``held``.
 
@@ -139,11 +139,20 @@ def take_lock(lock: RLock, held: list[RLock]) -> bool:
     return bool(held) and held[-1] is lock
 
 
-def refuse_reentry(lock: Any, operation: str) -> None:
-    """Raise ReentrantCallError where this thread already holds ``lock`` (an RLock).
+class Door(threading.local):
+    """Lets a thread into the log once: a call that comes while the same thread is inside is refused.
 
-    That is so only when a signal handler or a finaliser calls the log while the same thread is
-    inside it: going on would see half-made state, waiting would be a deadlock.
+    Such calls come from signal handlers, finalisers and observers. Going on would see half-made
+    state; waiting, for any lock of the log, could be for ever. Each thread has a lock of its own,
+    because ``with`` takes and gives back a lock of the interpreter in one step for every interrupt.
     """
-    if lock._is_owned():
-        raise ReentrantCallError(operation=operation)
+
+    def __init__(self) -> None:
+        self._inside: RLock = threading.RLock()
+
+    def enter(self, operation: str) -> RLock:
+        """Return what ``with`` holds during the call. Raises: ReentrantCallError: nothing changed."""
+        inside = self._inside
+        if inside._is_owned():
+            raise ReentrantCallError(operation=operation)
+        return inside

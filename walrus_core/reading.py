@@ -8,7 +8,6 @@ from walrus_core.config import DEFAULT_CURSOR, check_on_corruption, encode_curso
 from walrus_core.cursor import Cursor
 from walrus_core.errors import OffsetOutOfRangeError, PoisonedError, UnknownTopicError, UsageError
 from walrus_core.facts import TopicFacts
-from walrus_core.gate import refuse_reentry
 from walrus_core.hot import Entry
 from walrus_core.reader import ReadResult, corruption_error, read_entries
 from walrus_core.topic import Topic
@@ -49,8 +48,7 @@ class TopicReads(TopicFacts):
         skips = self._check_arguments(cursor, on_corruption)
         if found is None:
             return None
-        refuse_reentry(found.read_lock, "a read")
-        with found.read_lock:
+        with self._engine.door.enter("a read"), found.read_lock:
             position, end_offset = self._ready_cursor(found, cursor)
             result = position.next_entry(end_offset)
             passed = position.offset
@@ -97,8 +95,7 @@ class TopicReads(TopicFacts):
         skips = self._check_arguments(cursor, on_corruption)
         if found is None:
             return self._read_nothing(topic, start_offset)
-        refuse_reentry(found.read_lock, "a read")
-        with found.read_lock:
+        with self._engine.door.enter("a read"), found.read_lock:
             if start_offset is not None:
                 return self._read_from(found, start_offset, max_bytes, max_entries, skips)
             position, end_offset = self._ready_cursor(found, cursor)
@@ -185,7 +182,7 @@ class TopicReads(TopicFacts):
         encode_cursor(cursor)
         if found is None:
             return 0
-        with found.read_lock:
+        with self._engine.door.enter("a question after a cursor"), found.read_lock:
             return self._ready_position(found, cursor)
 
     def _ready_position(self, topic: Topic, name: str) -> int:
@@ -204,8 +201,7 @@ class TopicReads(TopicFacts):
         if found is None or found.next_offset == 0:
             raise UnknownTopicError(topic=topic)
         encode_cursor(cursor)
-        refuse_reentry(found.read_lock, "a read")
-        with found.read_lock:
+        with self._engine.door.enter("a seek"), found.read_lock:
             self._engine.gate.check_call()
             end_offset = self._engine.visible_end(found)
             oldest = found.oldest_offset

@@ -14,7 +14,7 @@ from walrus_core.allocator import Allocator
 from walrus_core.block import Block
 from walrus_core.cursor import Cursor
 from walrus_core.cursorfile import CursorFile
-from walrus_core.gate import RLock, refuse_reentry, take_lock
+from walrus_core.gate import RLock, take_lock
 from walrus_core.topic import Topic
 
 
@@ -33,11 +33,6 @@ class Reclaimer:
         self._cursors_of = cursors_of
         self._requested: dict[Topic, None] = {}
         self._lock = threading.RLock()
-
-    @property
-    def locks(self) -> tuple[RLock, ...]:
-        """The locks of this room, for whoever must not wait for itself."""
-        return (self._lock,)
 
     def request(self, topic: Topic) -> bool:
         """Note the topic for the next run if its oldest block could be given back. Cheap.
@@ -64,7 +59,6 @@ class Reclaimer:
 
         Raises: StorageError: the rest is done by the next call or the next open.
         """
-        refuse_reentry(self._lock, "the reclaim of blocks")
         with self._lock:
             requested = list(self._requested)
             found = [(topic, blocks) for topic in requested if (blocks := self._candidates(topic))]

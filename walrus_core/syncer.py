@@ -19,7 +19,7 @@ from walrus_core.block import Block, State
 from walrus_core.cursorfile import CursorFile
 from walrus_core.errors import StorageError, SyncFailedError
 from walrus_core.files import FileCache, LogFile
-from walrus_core.gate import Gate, RLock, refuse_reentry
+from walrus_core.gate import Gate
 
 MARK_INTERVAL_S = 0.1
 """Marks only shorten recovery and tell damage from a torn tail, so a busy tail gets few."""
@@ -68,11 +68,6 @@ class Syncer:
         self._clean_lock = threading.RLock()
 
     @property
-    def locks(self) -> tuple[RLock, ...]:
-        """The locks of this room, for whoever must not wait for itself."""
-        return (self._lock, self._clean_lock)
-
-    @property
     def is_idle(self) -> bool:
         """True where no topic has bytes that wait for a sync."""
         return not self._dirty
@@ -91,7 +86,6 @@ class Syncer:
         Cost: one sync of cursors.db for the first call after an open, then one comparison.
         """
         if self._cursors.is_clean:
-            refuse_reentry(self._clean_lock, "the first append")
             with self._clean_lock:
                 if self._cursors.is_clean:
                     self._cursors.set_clean(False)
@@ -100,18 +94,12 @@ class Syncer:
         """Take back ``note``. The caller holds the topic's lock, so that no write comes in between."""
         self._dirty.pop(topic, None)
 
-    def refuse_inside(self) -> None:
-        """Raise ReentrantCallError where this thread is inside a sync: an append that waits for one
-        must be refused before it is written."""
-        refuse_reentry(self._lock, "a sync")
-
     def wait(self, topic: Syncable, offset: int) -> None:
         """Return when entries below ``offset`` survive power loss.
 
         Raises: SyncFailedError, PoisonedError: whether they do is in doubt.
         """
         while topic.durable_offset < offset:
-            refuse_reentry(self._lock, "a sync")
             with self._lock:
                 if topic.durable_offset >= offset:
                     return
@@ -129,7 +117,6 @@ class Syncer:
 
     def sync(self) -> None:
         """Make everything that was written before the call durable. Raises as ``wait``."""
-        refuse_reentry(self._lock, "a sync")
         with self._lock:
             self._raise_if_failed()
             self._sync_topics()

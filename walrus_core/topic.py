@@ -24,7 +24,7 @@ from walrus_core import hot
 from walrus_core.allocator import Allocator, Lease
 from walrus_core.block import Block, State
 from walrus_core.cursorfile import CursorPage
-from walrus_core.gate import Gate, RLock, refuse_reentry, take_lock
+from walrus_core.gate import Gate, RLock, take_lock
 from walrus_core.pages import BlockHeader
 from walrus_core.syncer import Syncer
 
@@ -131,7 +131,6 @@ class Topic:
         TooManyFilesError: nothing changed. StorageError: poisoned, the entry is not published.
         """
         self._gate.check_call()
-        refuse_reentry(self.lock, "an append")
         with self.lock:
             self._gate.check_call()
             active = self.active

@@ -125,15 +125,14 @@ class Walrus(TopicReads):
 
         Durability: sync-each: survives power loss on return. Else survives the death of the process.
         """
-        found = self._lookup(topic)
-        if found is None:
-            found = self._new_topic(topic, data)
-        if self._waits:
-            self._engine.syncer.refuse_inside()
-        offset = found.append(data)
-        if self._waits:
-            self._engine.syncer.wait(found, offset + 1)
-        return offset
+        with self._engine.door.enter("an append"):
+            found = self._lookup(topic)
+            if found is None:
+                found = self._new_topic(topic, data)
+            offset = found.append(data)
+            if self._waits:
+                self._engine.syncer.wait(found, offset + 1)
+            return offset
 
     def batch_append_for_topic(self, topic: str, batch: Iterable[Any]) -> range:
         """Append all entries of ``batch`` or none, for readers at any moment and after any crash.
@@ -147,19 +146,19 @@ class Walrus(TopicReads):
         """
         encode_topic(topic)
         payloads = check_batch(batch)
-        self._engine.gate.check_call()
-        found = self._lookup(topic)
-        if not payloads:
-            next_offset = 0 if found is None else found.next_offset
-            return range(next_offset, next_offset)
-        if found is None:
-            found = self._new_topic(topic, max(payloads, key=len))
-        if self._waits:
-            self._engine.syncer.refuse_inside()
-        offsets = append_batch(found, payloads, self._engine.allocator, self._engine.gate)
-        if self._waits:
-            self._engine.syncer.wait(found, offsets.stop)
-        return offsets
+        engine = self._engine
+        with engine.door.enter("an append"):
+            engine.gate.check_call()
+            found = self._lookup(topic)
+            if not payloads:
+                next_offset = 0 if found is None else found.next_offset
+                return range(next_offset, next_offset)
+            if found is None:
+                found = self._new_topic(topic, max(payloads, key=len))
+            offsets = append_batch(found, payloads, engine.allocator, engine.gate)
+            if self._waits:
+                engine.syncer.wait(found, offsets.stop)
+            return offsets
 
     def _new_topic(self, topic: str, data: Any) -> Topic:
         """Make a topic for an entry that could be appended; nothing for one that could not."""

@@ -114,11 +114,15 @@ def test_readers_writers_and_reclaim_beside_each_other(store, seed):
     """Two cursors follow a writer whose blocks are sealed, synced and given back all the time."""
     wal = store.open(fsync_schedule=BACKGROUND, consistency=LOOSE, open_files_max=8)
     end_s = time.monotonic() + 2.5
-    written = [0]
+    written = [1]
     done = threading.Event()
 
     def payload(number: int) -> bytes:
         return b"%d." % number * (1 + number * 7919 % 700)
+
+    wal.append_for_topic("t", payload(0))
+    # A cursor that has never moved does not hold back reclaim.
+    wal.seek("t", 0, cursor="other")
 
     def write() -> None:
         source = random.Random(seed)
