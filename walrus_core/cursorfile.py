@@ -39,16 +39,18 @@ class LostState:
 class CursorPage:
     """One page in use. ``state`` is what the file holds (written, perhaps not synced yet)."""
 
-    __slots__ = ("damaged", "identity", "settled_at", "state")
+    __slots__ = ("damaged", "identity", "is_written", "settled_at", "state")
 
     def __init__(
-        self, identity: PageIdentity, state: PageState, damaged: bool = False, settled_at: int = 0
+        self, identity: PageIdentity, state: PageState, damaged: bool = False, is_written: bool = True
     ) -> None:
         """``damaged`` says that both states were unreadable; ``state`` then is a placeholder.
 
-        The identity is durable once the file's ``synced`` ticket has reached ``settled_at``.
+        The identity is whole in the file once ``is_written``, and durable once the file's
+        ``synced`` ticket has reached ``settled_at``.
         """
-        self.settled_at = settled_at
+        self.settled_at = 0
+        self.is_written = is_written
         self.identity = identity
         self.state = state
         self.damaged = damaged
@@ -138,30 +140,41 @@ class CursorFile:
 
     def find(self, kind: int, topic: bytes, cursor: bytes = b"") -> Optional[CursorPage]:
         """Return the page of a topic or cursor, or None."""
-        return self._owners.get((kind, topic, cursor))
+        page = self._owners.get((kind, topic, cursor))
+        return page if page is not None and page.is_written else None
 
     def add(self, kind: int, incarnation: int, topic: bytes, cursor: bytes = b"") -> CursorPage:
         """Return the page of an owner; a new one gets its identity written and has no state yet.
 
-        Not durable. Raises: DiskFullError, StorageError: no page was given.
+        Not durable. Raises: DiskFullError, StorageError: no page was given. Where an earlier call
+        was interrupted, its page and its incarnation are the ones that are returned.
         """
         with self._lock:
-            found = self.find(kind, topic, cursor)
-            if found is not None and found.identity.incarnation == incarnation:
-                return found
-            if kind != fmt.PAGE_LOG and not self._free:
-                self._grow()
-            # Taken first: an interrupt from here on costs a page until the next open, no more.
-            number = LOG_PAGE if kind == fmt.PAGE_LOG else self._free.pop()
-            identity = PageIdentity(kind, number, incarnation, topic, cursor)
-            key = self.page_key(number)
-            self._file.write(
-                number * fmt.PAGE_SIZE, bytes(fmt.IDENTITY_AT) + pages.encode_identity(identity, key)
-            )
-            page = CursorPage(identity, PageState(0, 0), settled_at=self._file.written)
-            self._owners[kind, topic, cursor] = page
-            self.pages[number] = page
+            page = self._owners.get((kind, topic, cursor))
+            if page is None or (page.is_written and page.identity.incarnation != incarnation):
+                page = self._take_free(kind, incarnation, topic, cursor)
+            if not page.is_written:
+                number = page.identity.page
+                identity = pages.encode_identity(page.identity, self.page_key(number))
+                self._file.write(number * fmt.PAGE_SIZE, bytes(fmt.IDENTITY_AT) + identity)
+                page.settled_at = self._file.written
+                self.pages[number] = page
+                page.is_written = True
             return page
+
+    def _take_free(self, kind: int, incarnation: int, topic: bytes, cursor: bytes) -> CursorPage:
+        """Give a free page to an owner, before a byte of it is written.
+
+        A second page of one owner would be read as its older half, and the blocks of the other
+        incarnation as dead. An interrupt before the note costs a page until the next open, no more.
+        """
+        if kind != fmt.PAGE_LOG and not self._free:
+            self._grow()
+        number = LOG_PAGE if kind == fmt.PAGE_LOG else self._free.pop()
+        identity = PageIdentity(kind, number, incarnation, topic, cursor)
+        page = CursorPage(identity, PageState(0, 0), is_written=False)
+        self._owners[kind, topic, cursor] = page
+        return page
 
     def _grow(self) -> None:
         """Double the file. Its new size is durable before the log page names it, so that a file

@@ -16,8 +16,8 @@ from helpers import EACH, NEVER, WHOLE_BLOCK, contents
 from walrus_core import FsyncSchedule, Walrus
 from walrus_core.errors import ClosedError, ReentrantCallError
 
-SWEEP = bool(os.environ.get("WALRUS_SWEEP"))
-"""With WALRUS_SWEEP=1 every call inside every other is tried, at every place: some minutes."""
+SWEEP = os.environ.get("WALRUS_SWEEP") == "all"
+"""With WALRUS_SWEEP=all every call inside every other is tried, at every place: some minutes."""
 STEP = 3 if SWEEP else 9
 BACKGROUND = FsyncSchedule.milliseconds(1)
 PLACES_MAX = 80
