@@ -15,6 +15,7 @@ from helpers import EACH, NEVER, WHOLE_BLOCK, contents
 
 from walrus_core import FsyncSchedule, Walrus
 from walrus_core.errors import ClosedError, ReentrantCallError
+from walrus_core.files import LogFile
 
 SWEEP = os.environ.get("WALRUS_SWEEP") == "all"
 """With WALRUS_SWEEP=all every call inside every other is tried, at every place: some minutes."""
@@ -171,6 +172,30 @@ def test_an_interrupt_leaves_the_operation_done_or_not_done(memory_store, outer,
             if not countdown.is_over:
                 break
         assert place < PLACES_MAX - STEP, "more calls than places were tried"
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_topic_whose_creation_was_interrupted_keeps_what_comes_later(memory_store, monkeypatch, number):
+    """The interrupt comes right behind a write of cursors.db: the page must not get a second owner."""
+    wal, _backend = start(memory_store, NEVER)
+    write = LogFile.write
+    countdown = [number]
+
+    def write_and_fail(file: LogFile, at_bytes: int, data: object) -> None:
+        write(file, at_bytes, data)
+        countdown[0] -= file.path.endswith("cursors.db")
+        if countdown[0] < 0:
+            monkeypatch.undo()
+            raise Interrupted
+
+    monkeypatch.setattr(LogFile, "write", write_and_fail)
+    happened = attempt(lambda: wal.append_for_topic("new", b"first"), Interrupted)
+    monkeypatch.undo()
+    wal.append_for_topic("new", b"second")
+    with memory_store.killed().open() as again:
+        assert contents(again, "new") == [b"first", b"second"][not happened :]
+    wal.close()
+    assert happened == (number > 0), "the page's identity is the one write"
 
 
 @pytest.mark.parametrize("error", [Interrupted, MemoryError])
