@@ -1,4 +1,4 @@
-"""The compiled module of walrus-core and the switches around it; all else is in pyproject.toml.
+"""The compiled modules of walrus-core and the switches around it; all else is in pyproject.toml.
 
 WALRUS_DISABLE_EXT=1   build the pure wheel (py3-none-any)
 WALRUS_REQUIRE_EXT=1   a compiled module that cannot be built is an error (CI and released wheels)
@@ -12,7 +12,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-SOURCE = "walrus_core/_hot_c.pyx"
+SOURCES = ("walrus_core/_hot_c.pyx", "walrus_core/_front_c.pyx")
 DISABLED = os.environ.get("WALRUS_DISABLE_EXT") == "1"
 REQUIRED = os.environ.get("WALRUS_REQUIRE_EXT") == "1"
 
@@ -47,11 +47,11 @@ def extensions():
         raise SystemExit("WALRUS_DISABLE_EXT=1 and WALRUS_REQUIRE_EXT=1 contradict each other")
     if DISABLED:
         return []
-    if not REQUIRED and not Path(SOURCE).exists():
+    if not REQUIRED and not all(Path(source).exists() for source in SOURCES):
         return []
-    headers = [str(path) for path in Path("walrus_core").glob("*.h")]
-    options = {"include_dirs": ["walrus_core"], "depends": headers, "optional": not REQUIRED}
-    return [Extension("walrus_core._hot_c", [SOURCE], **options)]
+    depends = [str(path) for pattern in ("*.h", "*.pxd") for path in Path("walrus_core").glob(pattern)]
+    options = {"include_dirs": ["walrus_core"], "depends": depends, "optional": not REQUIRED}
+    return [Extension(source[: -len(".pyx")].replace("/", "."), [source], **options) for source in SOURCES]
 
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExt})

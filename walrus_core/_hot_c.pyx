@@ -27,6 +27,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyOb
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyObject
 from libc.errno cimport EINTR, EIO
 from libc.stddef cimport size_t
 from libc.stdint cimport INT64_MAX, INT64_MIN, UINT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -38,6 +39,7 @@ from walrus_core.errors import InvalidPayloadError
 
 cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object value, int* overflow) except? -1
+    PyObject* PySequence_Fast_GET_ITEM(object sequence, Py_ssize_t place)
 
 
 cdef extern from "_frame.h" nogil:
@@ -118,6 +120,8 @@ cdef enum:
     RELEASE_DECODE_MIN = 256 * 1024     # for entries that are made of them
     RELEASE_ENCODE_MIN = 1024 * 1024    # and for runs of frames
     STAGED_MAX = 4096               # frames up to this size are put together on the stack
+    QUICK_MAX = 64 * 1024 - 64      # payloads below it are written with the GIL held,
+    QUICK_BATCH_MAX = 1024 * 1024   # and batches of up to so many bytes of frames
 
 if (
     _format.FRAME_HEADER_SIZE, _format.FRAME_ALIGN, _format.KIND_ENTRY, _format.FLAG_FIRST,
@@ -148,10 +152,6 @@ cdef class Entry:
     ``offset`` is its place in the topic, ``timestamp`` the nanoseconds since the epoch at which
     it was appended (informative, orders nothing), ``data`` the payload.
     """
-
-    cdef readonly uint64_t offset
-    cdef readonly uint64_t timestamp
-    cdef readonly bytes data
 
     def __init__(self, uint64_t offset, uint64_t timestamp, bytes data not None):
         self.offset = offset
@@ -490,6 +490,16 @@ cdef int _copy_out(
     return 0
 
 
+def payload_bytes(list entries not None):
+    """Return the payload bytes of all entries together."""
+    cdef Py_ssize_t total = 0
+    for entry in entries:
+        if type(entry) is not Entry:
+            raise TypeError(f"not an entry: {entry!r}")
+        total += PyBytes_GET_SIZE((<Entry> entry).data)
+    return total
+
+
 def seek(view, int64_t at, uint64_t key, int64_t index, target_index):
     """Step from frame ``index`` at ``at`` towards ``target_index`` by headers alone.
 
@@ -582,26 +592,38 @@ def is_zero(view):
 # --- the append path of one block -------------------------------------------------------------
 
 
-cdef struct Window:
-    # The memory of the block. Wrapped, so that the garbage collector cannot take the buffer's owner
-    # out of it without releasing the buffer.
-    Py_buffer buffer
-    bint held
+cdef uint8_t* _scratch = NULL
+cdef size_t _scratch_size = 0
+
+
+cdef int _make_scratch(size_t size) except -1:
+    """Make the scratch memory of the process hold ``size`` bytes; used with the GIL held all along."""
+    global _scratch, _scratch_size
+    if size <= _scratch_size:
+        return 0
+    PyMem_Free(_scratch)
+    _scratch_size = 0
+    _scratch = <uint8_t*> PyMem_Malloc(size)
+    if _scratch == NULL:
+        raise MemoryError()
+    _scratch_size = size
+    return 0
 
 
 cdef int _write_all(
         int descriptor, const uint8_t* head, size_t head_size, const uint8_t* payload, size_t length,
-        size_t padding, uint64_t position) except -1:
+        size_t padding, uint64_t position, bint is_quick) except -1:
     """Write head, payload and padding as one run at ``position`` of the file, however many calls it takes.
 
-    From RELEASE_MIN on without the GIL; ``payload`` must not change or go away meanwhile.
+    From RELEASE_MIN on without the GIL; ``payload`` must not change or go away meanwhile. With
+    ``is_quick`` the GIL stays and no signal handler runs.
 
     Raises: OSError: any of the bytes may have been written. Whatever a signal handler raises: likewise.
     """
     cdef size_t total = head_size + length + padding, done = 0
     cdef int64_t written
     while done < total:
-        if total >= RELEASE_MIN:
+        if total >= RELEASE_MIN and not is_quick:
             with nogil:
                 written = walrus_write_frame_at(descriptor, head, head_size, payload, length, padding, done, position)
         else:
@@ -609,7 +631,8 @@ cdef int _write_all(
         if written > 0:
             done += <size_t> written
         elif written == -EINTR:
-            PyErr_CheckSignals()
+            if not is_quick:
+                PyErr_CheckSignals()
         else:
             # A regular file that takes nothing and reports nothing is a broken one.
             walrus_set_errno(<int> -written if written < 0 else EIO)
@@ -627,26 +650,6 @@ cdef class Tail:
     Threads: the caller holds the topic's lock for ``append``, ``claim``, ``advance`` and
     ``release``; ``state`` may be read at any time.
     """
-
-    cdef object _write
-    cdef object _clock
-    cdef Window _window
-    cdef int _descriptor
-    cdef uint64_t _base
-    cdef bint _released
-    cdef bint _writing              # into the window, with the GIL released
-    cdef readonly uint64_t key
-    cdef readonly int algorithm
-    cdef readonly uint64_t first_offset
-    cdef public uint64_t end
-    cdef public uint64_t reserved
-    cdef public uint64_t claimed
-    # The parts of ``state``.
-    cdef uint64_t _at
-    cdef uint64_t _index
-    cdef uint64_t _payload_bytes
-    cdef uint64_t _low
-    cdef uint64_t _high
 
     def __cinit__(self):
         self._window.held = False
@@ -718,7 +721,7 @@ cdef class Tail:
         """
         cdef Py_buffer buffer
         if PyBytes_CheckExact(data):
-            return self._append(<const uint8_t*> PyBytes_AS_STRING(data), <uint64_t> PyBytes_GET_SIZE(data))
+            return self._append_bytes(<bytes> data)
         try:
             PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
         except (TypeError, BufferError):
@@ -726,7 +729,7 @@ cdef class Tail:
             return self._append_bytes(_as_payload(data))
         try:
             if <uint64_t> buffer.len <= self._direct_max():
-                return self._append(<const uint8_t*> buffer.buf, <uint64_t> buffer.len)
+                return self._append(<const uint8_t*> buffer.buf, <uint64_t> buffer.len, False)
         finally:
             PyBuffer_Release(&buffer)
         return self._append_bytes(_as_payload(data))
@@ -782,32 +785,123 @@ cdef class Tail:
         return RELEASE_MIN - WALRUS_HEADER_SIZE - WALRUS_ALIGN
 
     cdef object _append_bytes(self, bytes payload):
-        return self._append(<const uint8_t*> PyBytes_AS_STRING(payload), <uint64_t> PyBytes_GET_SIZE(payload))
+        return self._append(
+            <const uint8_t*> PyBytes_AS_STRING(payload), <uint64_t> PyBytes_GET_SIZE(payload), False)
 
-    cdef object _append(self, const uint8_t* payload, uint64_t length):
+    cdef object _append(self, const uint8_t* payload, uint64_t length, bint is_quick):
         """Append a payload that the caller keeps alive; one of more than _direct_max() cannot change."""
-        cdef uint64_t at, index, size, timestamp
+        cdef uint64_t index, size, timestamp
+        cdef object offset
         if not self._has_room(length):
             return -1
         timestamp = self._now()
         if self._clock is not None and not self._has_room(length):
             # The clock was Python code, and that has used this tail.
             return -1
-        at, index, size = self._at, self._index, walrus_frame_size(length)
+        index, size = self._index, walrus_frame_size(length)
         if length > WALRUS_LENGTH_MAX or index > WALRUS_LENGTH_MAX or self.first_offset > UINT64_MAX - index:
             raise OverflowError("length, index or offset has no place in its field")
+        # Made before the entry: where there is no memory for the answer nothing has happened.
+        offset = self.first_offset + index
         if self._window.held:
             self._put_in_window(payload, length, timestamp)
         elif WALRUS_HAS_PWRITE and self._descriptor >= 0:
-            self._put_in_file(payload, length, timestamp)
+            self._put_in_file(payload, length, timestamp, is_quick)
         else:
             self._put_by_call(payload, length, timestamp)
-        self._at = at + size
-        self._index = index + 1
-        self._payload_bytes += length
+        self._advance(size, 1, length, timestamp)
+        return offset
+
+    cdef inline int _advance(
+            self, uint64_t size, uint64_t count, uint64_t payload_bytes, uint64_t timestamp) noexcept:
+        """Make frames that are written part of the block."""
+        self._at += size
+        self._index += count
+        self._payload_bytes += payload_bytes
         self._low = min(self._low, timestamp)
         self._high = max(self._high, timestamp)
-        return self.first_offset + index
+        return 0
+
+    # --- without the topic's lock: the GIL is held all the way, and no Python code runs ---------------
+
+    @property
+    def writes_alone(self):
+        """True where the tail needs no Python code to write and to tell the time."""
+        return self._clock is None and WALRUS_HAS_CLOCK and (
+            self._window.held or (WALRUS_HAS_PWRITE and self._descriptor >= 0))
+
+    cdef object append_quickly(self, bytes payload):
+        """Append a payload of less than QUICK_MAX bytes to a tail that ``writes_alone``.
+
+        Returns: its offset, or None where it does not fit or another thread is writing (nothing changed).
+        """
+        cdef uint64_t length = <uint64_t> PyBytes_GET_SIZE(payload)
+        if length >= QUICK_MAX or not self._has_room(length):
+            return None
+        return self._append(<const uint8_t*> PyBytes_AS_STRING(payload), length, True)
+
+    cdef object append_batch_quickly(self, object batch, Py_ssize_t count):
+        """Append the payloads of a list or tuple, all exact ``bytes``, as one batch.
+
+        Returns: the range of their offsets, or None where they are not such, too many or too long, or
+        do not fit (nothing changed).
+        """
+        cdef Py_ssize_t place
+        cdef uint64_t length, timestamp, size = 0, payload_bytes = 0
+        cdef PyObject* payload
+        cdef object offsets
+        for place in range(count):
+            payload = PySequence_Fast_GET_ITEM(batch, place)
+            if not PyBytes_CheckExact(<object> payload):
+                return None
+            length = <uint64_t> PyBytes_GET_SIZE(<object> payload)
+            payload_bytes += length
+            size += walrus_frame_size(length)
+            if size > QUICK_BATCH_MAX:
+                return None
+        if not self._has_room(size - WALRUS_HEADER_SIZE):
+            return None
+        if self._index > WALRUS_LENGTH_MAX - <uint64_t> count or self.first_offset > UINT64_MAX - self._index - count:
+            return None
+        timestamp = walrus_now_ns()
+        offsets = range(self.first_offset + self._index, self.first_offset + self._index + count)
+        self._put_batch(batch, count, size, timestamp)
+        self._advance(size, <uint64_t> count, payload_bytes, timestamp)
+        return offsets
+
+    cdef int _put_batch(self, object batch, Py_ssize_t count, uint64_t size, uint64_t timestamp) except -1:
+        """Encode a batch in one run, in the window or in the scratch memory, and write it from there."""
+        cdef walrus_batch frames
+        cdef size_t lanes_size = <size_t> count * (sizeof(walrus_lane) + sizeof(uint8_t*))
+        cdef uint8_t* target
+        cdef Py_ssize_t place
+        cdef PyObject* payload
+        _make_scratch(lanes_size + (0 if self._window.held else <size_t> size))
+        frames.key, frames.algorithm, frames.timestamp = self.key, self.algorithm, timestamp
+        frames.index, frames.count = <uint32_t> self._index, 0
+        frames.lanes = <walrus_lane*> _scratch
+        frames.heads = <uint8_t**> (frames.lanes + count)
+        target = _scratch + lanes_size
+        if self._window.held:
+            if self._at > <uint64_t> self._window.buffer.len or size > <uint64_t> self._window.buffer.len - self._at:
+                raise ValueError("the window ends before the reserved space does")
+            target = <uint8_t*> self._window.buffer.buf + self._at
+        elif self._base > <uint64_t> INT64_MAX - (self._at + size):
+            raise OverflowError("a file has no such position")
+        self.claimed = self._at + size
+        for place in range(count):
+            payload = PySequence_Fast_GET_ITEM(batch, place)
+            target = walrus_put_unsummed(
+                &frames, target, <const uint8_t*> PyBytes_AS_STRING(<object> payload),
+                <uint32_t> PyBytes_GET_SIZE(<object> payload), False, WALRUS_FIRST if place == 0 else 0,
+                <uint16_t> (count - 1 - place))
+        walrus_sum_batch(&frames)
+        if not self._window.held:
+            _write_all(
+                self._descriptor, _scratch + lanes_size, <size_t> size, NULL, 0, 0, self._base + self._at, True)
+        return 0
+
+    # --- with the lock ------------------------------------------------------------------------------
 
     cdef int _put_in_window(self, const uint8_t* payload, uint64_t length, uint64_t timestamp) except -1:
         cdef uint64_t at = self._at, size = walrus_frame_size(length), key = self.key
@@ -828,7 +922,8 @@ cdef class Tail:
             walrus_put_frame(target, key, algorithm, payload, length, index, timestamp)
         return 0
 
-    cdef int _put_in_file(self, const uint8_t* payload, uint64_t length, uint64_t timestamp) except -1:
+    cdef int _put_in_file(
+            self, const uint8_t* payload, uint64_t length, uint64_t timestamp, bint is_quick) except -1:
         cdef uint8_t staged[STAGED_MAX]
         cdef uint64_t at = self._at, size = walrus_frame_size(length), key = self.key
         cdef uint32_t index = <uint32_t> self._index
@@ -838,7 +933,7 @@ cdef class Tail:
         self.claimed = at + size
         if size <= STAGED_MAX:
             walrus_put_frame(staged, key, algorithm, payload, length, index, timestamp)
-            _write_all(self._descriptor, staged, <size_t> size, NULL, 0, 0, self._base + at)
+            _write_all(self._descriptor, staged, <size_t> size, NULL, 0, 0, self._base + at, is_quick)
             return 0
         if size >= RELEASE_MIN:
             with nogil:
@@ -847,7 +942,7 @@ cdef class Tail:
             walrus_put_header(staged, key, algorithm, payload, length, WALRUS_FIRST, 0, index, timestamp)
         _write_all(
             self._descriptor, staged, WALRUS_HEADER_SIZE, payload, <size_t> length,
-            <size_t> (size - WALRUS_HEADER_SIZE - length), self._base + at)
+            <size_t> (size - WALRUS_HEADER_SIZE - length), self._base + at, is_quick)
         return 0
 
     cdef int _put_by_call(self, const uint8_t* payload, uint64_t length, uint64_t timestamp) except -1:

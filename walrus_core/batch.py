@@ -65,6 +65,7 @@ def append_batch(topic: Topic, payloads: list[bytes], allocator: Allocator, gate
     """
     gate.check_call()
     with topic.lock:
+        topic.bar()
         gate.check_call()
         sizes = [hot.frame_size(len(payload)) for payload in payloads]
         allocator.check_frame(max(sizes))
@@ -88,6 +89,7 @@ def append_batch(topic: Topic, payloads: list[bytes], allocator: Allocator, gate
         except BaseException:
             topic.withdraw(blocks)
             raise
+        topic.admit()
         return range(first_offset, first_offset + len(payloads))
 
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from typing import Optional
 
-from walrus_core import hot
 from walrus_core.cursorfile import CursorFile, CursorPage
 from walrus_core.errors import CorruptionError
 from walrus_core.format import PAGE_CURSOR
+from walrus_core.front import Ready
 from walrus_core.reader import ReadResult, read_entries
 from walrus_core.syncer import Syncer
 from walrus_core.topic import Topic
@@ -26,7 +26,7 @@ WINDOW_ENTRIES = 512
 class Cursor:
     """One cursor. Its page exists from its first checkpoint on."""
 
-    __slots__ = ("_cursors", "_ready", "_syncer", "lost", "name", "offset", "page", "saved_offset", "topic")
+    __slots__ = ("_cursors", "_syncer", "lost", "name", "page", "ready", "saved_offset", "topic")
 
     def __init__(
         self, name: str, topic: Topic, cursors: CursorFile, syncer: Syncer, page: Optional[CursorPage]
@@ -37,12 +37,15 @@ class Cursor:
         self._cursors = cursors
         self._syncer = syncer
         self.page = page
-        self.offset = 0 if page is None else page.state.offset
-        self.saved_offset = self.offset
+        self.saved_offset = 0 if page is None else page.state.offset
+        self.ready = Ready(self.saved_offset)
         self.lost = page is not None and page.damaged
         """Both states of the page were unreadable: reads raise until ``seek``."""
-        self._ready: list[hot.Entry] = []
-        """Entries decoded ahead, in reverse order; the last one is the next unless the cursor moved."""
+
+    @property
+    def offset(self) -> int:
+        """Offset that is read next."""
+        return self.ready.offset
 
     def check(self) -> None:
         """Raises: CorruptionError: the position is lost; ``Walrus.seek`` sets a new one."""
@@ -67,20 +70,15 @@ class Cursor:
         offset = self.start_offset()
         if offset >= end_offset:
             return ReadResult([], None)
-        ready = self._ready
-        while ready and ready[-1].offset < offset:
-            ready.pop()
-        if ready and ready[-1].offset == offset:
-            return ReadResult([ready[-1]], None)
+        entry = self.ready.peek(offset)
+        if entry is not None:
+            return ReadResult([entry], None)
         result = read_entries(self.topic, offset, end_offset, WINDOW_BYTES, WINDOW_ENTRIES)
         if not result.entries:
             return result
-        self._ready = result.entries[::-1]
-        return ReadResult([result.entries[0]], None)
-
-    def forget_ready(self) -> None:
-        """Drop what was decoded ahead."""
-        self._ready = []
+        first = result.entries[0]
+        self.ready.fill(result.entries)
+        return ReadResult([first], None)
 
     def advance(self, offset: int, persist_every: int) -> None:
         """Move to ``offset``, durably where the consistency model asks for it.
@@ -89,14 +87,14 @@ class Cursor:
         """
         if offset - self.saved_offset >= persist_every:
             self.persist(offset)
-        self.offset = offset
+        self.ready.move(offset)
 
     def seek(self, offset: int) -> None:
         """Set the position, forwards or back, durably. Raises: StorageError: as before."""
         self.persist(offset)
-        self.offset = offset
+        self.ready.drop()
+        self.ready.move(offset)
         self.lost = False
-        self.forget_ready()
 
     def persist(self, offset: int) -> None:
         """Make ``offset`` the durable position, after the entries below it are durable.

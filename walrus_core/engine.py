@@ -18,6 +18,7 @@ from walrus_core.allocator import Allocator, new_log_id
 from walrus_core.block import Block
 from walrus_core.config import DEFAULT_CURSOR, Options
 from walrus_core.cursor import Cursor
+from walrus_core.cursorfile import CursorPage
 from walrus_core.errors import (
     DiskFullError,
     StorageError,
@@ -28,10 +29,11 @@ from walrus_core.errors import (
 from walrus_core.events import Events
 from walrus_core.files import FileCache, wrap_directory_call
 from walrus_core.flusher import Flusher
+from walrus_core.front import Express
 from walrus_core.gate import CLOSED, FORKED, OPEN, Door, Gate
 from walrus_core.lock import DirectoryLock
 from walrus_core.memory import MemoryBackend
-from walrus_core.plugins import check_backend_object, choose_backend_name, load_backend
+from walrus_core.plugins import backend_of
 from walrus_core.reclaim import Reclaimer
 from walrus_core.recovery import Recovered, finish, recover
 from walrus_core.syncer import Syncable, Syncer
@@ -53,7 +55,10 @@ class Engine:
         self.options = options
         quiet = "WALRUS_QUIET" in os.environ
         self.events = Events(options.observers, quiet)
-        self.gate = Gate(options.path, self.events.poisoned, quiet, writes_sync=options.durable_writes)
+        self.express = Express()
+        self.gate = Gate(
+            options.path, self.events.poisoned, quiet, self.express, writes_sync=options.durable_writes
+        )
         self.topics: dict[str, Topic] = {}
         self._cursors_by_topic: dict[str, dict[str, Cursor]] = {}
         self.door = Door()
@@ -61,7 +66,7 @@ class Engine:
         self._close_lock = threading.RLock()
         self._is_released = False
         self.damages: list[Damage] = []
-        self.backend = self._make_backend()
+        self.backend = backend_of(options)
         self.files = FileCache(self.backend, options.open_files_max, self.gate)
         self._lock: Optional[DirectoryLock] = None
         try:
@@ -70,18 +75,6 @@ class Engine:
             self._release()
             raise
         lifetime.watch(self)
-
-    def _make_backend(self) -> Any:
-        options = self.options
-        if options.backend is None or isinstance(options.backend, str):
-            return load_backend(
-                choose_backend_name(options.backend, None, options.blocked_plugins),
-                options=options.backend_options,
-                durable_writes=options.durable_writes,
-                blocked=options.blocked_plugins,
-            )
-        check_backend_object(options.backend, options.durable_writes)
-        return options.backend
 
     # --- open -------------------------------------------------------------------------------
 
@@ -143,7 +136,7 @@ class Engine:
 
     def _restore(self, recovered: Recovered) -> None:
         for item in recovered.topics:
-            topic = Topic(item.name, item.page, self.allocator, self.syncer, self.gate, self.options.clock)
+            topic = self._new_topic(item.name, item.page)
             blocks = [found.block for found in item.chain.kept]
             topic.restore(blocks, item.next_offset, item.low_water, item.chain.appendable)
             self._cursors_by_topic[topic.name] = {}
@@ -177,11 +170,23 @@ class Engine:
                 page = self.cursors.find(fmt.PAGE_TOPIC, encoded)
                 if page is None:
                     page = self.cursors.add(fmt.PAGE_TOPIC, incarnation, encoded)
-                topic = Topic(name, page, self.allocator, self.syncer, self.gate, self.options.clock)
+                topic = self._new_topic(name, page)
                 self._cursors_by_topic[name] = {}
                 self._add_cursor(topic, DEFAULT_CURSOR, None)
                 self.topics[name] = topic
             return topic
+
+    def _new_topic(self, name: str, page: CursorPage) -> Topic:
+        waits = self.options.fsync_schedule.kind == "each"
+        return Topic(
+            name,
+            page,
+            self.allocator,
+            self.syncer,
+            self.gate,
+            self.options.clock,
+            None if waits else self.express,
+        )
 
     def _add_cursor(self, topic: Topic, name: str, page: Any) -> Cursor:
         known = self._cursors_by_topic[topic.name]
@@ -275,13 +280,15 @@ class Engine:
         for topic in self.live_topics():
             with topic.read_lock:
                 for cursor in list(self._cursors_by_topic[topic.name].values()):
-                    if cursor.offset > cursor.saved_offset and cursor.offset <= topic.durable_offset:
+                    # Looked at once: reads go on past the lock.
+                    offset = cursor.offset
+                    if cursor.saved_offset < offset <= topic.durable_offset:
                         try:
-                            cursor.write_state(cursor.offset)
+                            cursor.write_state(offset)
                         except (DiskFullError, TooManyFilesError) as error:
                             failure = failure or error
                             continue
-                        moved.append((cursor, cursor.offset))
+                        moved.append((cursor, offset))
         if self.cursors.file.is_dirty:
             self.cursors.sync()
         for cursor, offset in moved:
@@ -314,6 +321,7 @@ class Engine:
         """Wait for calls that began before the gate was shut; drop what they left unpublished."""
         for topic in list(self.topics.values()):
             with topic.lock:
+                topic.bar()
                 topic.settle()
             with topic.read_lock:
                 pass

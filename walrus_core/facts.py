@@ -10,12 +10,13 @@ from typing import Optional
 from walrus_core.config import DEFAULT_CURSOR, Options, encode_topic
 from walrus_core.engine import Engine
 from walrus_core.errors import UnknownTopicError
+from walrus_core.front import Front
 from walrus_core.gate import OPEN
 from walrus_core.topic import Topic
 from walrus_core.types import Damage, RecoveryReport, TopicInfo
 
 
-class TopicFacts:
+class TopicFacts(Front):
     """Answers about an open log. Every method raises ClosedError and ForkedError."""
 
     _engine: Engine

@@ -13,7 +13,7 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import Any, Optional, Protocol
 
 from walrus_core.errors import (
     ClosedError,
@@ -34,11 +34,18 @@ RLock = Any
 OPEN, CLOSED, FORKED = "open", "closed", "forked"
 
 
+class Barrier(Protocol):
+    """What the gate closes along with itself: the express way past the locks."""
+
+    blocked: bool
+
+
 class Gate:
     """State of one log that all of its rooms share. Reads of its attributes need no lock."""
 
     __slots__ = (
         "_announce",
+        "_express",
         "_writes_sync",
         "blocks_calls",
         "blocks_writes",
@@ -49,11 +56,17 @@ class Gate:
     )
 
     def __init__(
-        self, path: str, announce: Callable[[Exception], None], quiet: bool, writes_sync: bool = False
+        self,
+        path: str,
+        announce: Callable[[Exception], None],
+        quiet: bool,
+        express: Barrier,
+        writes_sync: bool = False,
     ) -> None:
         """``announce`` is told once about the failure that poisons the log. ``writes_sync`` says
         that a write is a sync too (O_DSYNC), so that any failed write is a failed sync."""
         self._writes_sync = writes_sync
+        self._express = express
         self.path = path
         self.state = OPEN
         self.failure: Optional[StorageError] = None
@@ -85,11 +98,13 @@ class Gate:
 
     def shut(self) -> None:
         """Let no new call begin; what is under way may still write."""
+        self._express.blocked = True
         self.blocks_calls = True
         self.state = CLOSED
 
     def leave(self, state: str) -> None:
         """Close the gate for good: CLOSED or FORKED."""
+        self._express.blocked = True
         self.blocks_calls = True
         self.blocks_writes = True
         self.state = state
@@ -99,6 +114,7 @@ class Gate:
         if self.failure is not None:
             return
         self.failure = error
+        self._express.blocked = True
         self.blocks_calls = True
         self.blocks_writes = True
         if not self.quiet:

@@ -32,6 +32,7 @@ find_frame = twin.find_frame
 fnv1a64 = twin.fnv1a64
 frame_size = twin.frame_size
 is_zero = twin.is_zero
+payload_bytes = twin.payload_bytes
 peek_header = twin.peek_header
 seek = twin.seek
 walk = twin.walk

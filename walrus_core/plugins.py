@@ -16,6 +16,7 @@ from attrs import frozen
 
 from walrus_core import hookspecs
 from walrus_core.backend import BACKEND_API, BACKEND_API_OLDEST, Backend
+from walrus_core.config import Options
 from walrus_core.errors import (
     BrokenPluginError,
     ConfigError,
@@ -178,3 +179,19 @@ def _hint(name: str, blocked: Iterable[str]) -> str:
     if name in set(blocked):
         return f"plugin {name!r} is blocked by configuration"
     return f"pip install {_KNOWN_PACKAGES.get(name, f'walrus-{name}')}"
+
+
+def backend_of(options: Options) -> Any:
+    """Return the backend that ``options`` name, or the object that they hold.
+
+    Raises: PluginError, ContractError: no backend, or one that does not do what is asked.
+    """
+    if options.backend is None or isinstance(options.backend, str):
+        return load_backend(
+            choose_backend_name(options.backend, None, options.blocked_plugins),
+            options=options.backend_options,
+            durable_writes=options.durable_writes,
+            blocked=options.blocked_plugins,
+        )
+    check_backend_object(options.backend, options.durable_writes)
+    return options.backend

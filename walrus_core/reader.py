@@ -47,7 +47,7 @@ def read_entries(topic: Topic, offset: int, end_offset: int, max_bytes: int, max
     blocks = list(topic.blocks)
     entries: list[hot.Entry] = []
     while offset < end_offset and len(entries) < max_entries:
-        budget = max_bytes - sum(len(entry.data) for entry in entries)
+        budget = max_bytes - hot.payload_bytes(entries)
         if entries and budget < 0:
             break
         walk = _find_walk(topic.name, blocks, offset, end_offset)
@@ -137,7 +137,7 @@ class _BlockWalk:
                 max_entries - len(entries),
             )
             entries.extend(found)
-            budget -= sum(len(entry.data) for entry in found)
+            budget -= hot.payload_bytes(found)
             at += step
             block.remember_place(index, at)
             if status == hot.DONE:

@@ -23,27 +23,10 @@ class TopicReads(TopicFacts):
     _persist_every: int
     _on_corruption: str
 
-    def read_next(
-        self,
-        topic: str,
-        checkpoint: bool = True,
-        *,
-        cursor: str = DEFAULT_CURSOR,
-        on_corruption: Optional[str] = None,
+    def _read_one(
+        self, topic: str, checkpoint: bool, cursor: str, on_corruption: Optional[str]
     ) -> Optional[Entry]:
-        """Return the next entry that the cursor has not consumed, or None.
-
-        Args:
-            checkpoint: consume it. False peeks: nothing moves, nothing is written.
-            cursor: name of the reader's position; each name reads the whole topic for itself.
-            on_corruption: "raise" or "skip" for this call; None takes the log's option.
-
-        Raises: CorruptionError: damage stands at the cursor, which has not moved; with "skip" the
-        damage is passed and listed in ``damages``. StorageError: the cursor has not moved.
-
-        Durability: strictly-at-once: the checkpoint is durable before the call returns (and if it
-        never returns, the entry counts as read). At-least-once: every ``persist_every`` entries.
-        """
+        """Read and consume the next entry, the long way; see ``read_next``."""
         found = self._find(topic)
         skips = self._check_arguments(cursor, on_corruption)
         if found is None:
@@ -60,6 +43,7 @@ class TopicReads(TopicFacts):
             if checkpoint and passed > position.offset:
                 self._engine.keep_cursor(position)
                 position.advance(passed, self._persist_every)
+                self._admit(found, position)
             entry = result.entries[0] if result.entries else None
         if checkpoint and entry is not None:
             self._engine.request_reclaim(found)
@@ -111,6 +95,7 @@ class TopicReads(TopicFacts):
     def _ready_cursor(self, topic: Topic, name: str) -> tuple[Cursor, int]:
         """Return the cursor and the offset below which it may read. The caller holds the read lock."""
         engine = self._engine
+        engine.express.bar_cursor(topic.name)
         engine.gate.check_open()
         position = engine.cursor(topic, name)
         position.check()
@@ -120,6 +105,12 @@ class TopicReads(TopicFacts):
                 path=engine.gate.path, reason=str(engine.gate.failure)
             ) from engine.gate.failure
         return position, end_offset
+
+    def _admit(self, topic: Topic, position: Cursor) -> None:
+        """Let reads take what is decoded ahead past the lock, up to where a checkpoint is due."""
+        if position.name == DEFAULT_CURSOR and self._persist_every > 1:
+            position.ready.limit = position.saved_offset + self._persist_every - 1
+            self._engine.express.admit_cursor(topic.name, position.ready)
 
     def _check_arguments(self, cursor: str, on_corruption: Optional[str]) -> bool:
         """Return whether damage is to be skipped. Raises: InvalidTopicError, ConfigError."""
@@ -202,6 +193,7 @@ class TopicReads(TopicFacts):
             raise UnknownTopicError(topic=topic)
         encode_cursor(cursor)
         with self._engine.door.enter("a seek"), found.read_lock:
+            self._engine.express.bar_cursor(found.name)
             self._engine.gate.check_call()
             end_offset = self._engine.visible_end(found)
             oldest = found.oldest_offset

@@ -24,6 +24,7 @@ from walrus_core import hot
 from walrus_core.allocator import Allocator, Lease
 from walrus_core.block import Block, State
 from walrus_core.cursorfile import CursorPage
+from walrus_core.front import Express
 from walrus_core.gate import Gate, RLock, take_lock
 from walrus_core.pages import BlockHeader
 from walrus_core.syncer import Syncer
@@ -42,6 +43,7 @@ class Topic:
     __slots__ = (
         "_allocator",
         "_clock",
+        "_express",
         "_gate",
         "_resume_offset",
         "_syncer",
@@ -66,8 +68,13 @@ class Topic:
         syncer: Syncer,
         gate: Gate,
         clock: Optional[Callable[[], int]],
+        express: Optional[Express],
     ) -> None:
-        """A topic without entries; ``restore`` gives it what recovery found."""
+        """A topic without entries; ``restore`` gives it what recovery found.
+
+        ``express``: where appends may go past the lock, None where each waits for its sync.
+        """
+        self._express = express
         self.name = name
         self.encoded = name.encode("utf-8")
         self.page = page
@@ -132,6 +139,7 @@ class Topic:
         """
         self._gate.check_call()
         with self.lock:
+            self.bar()
             self._gate.check_call()
             active = self.active
             offset = -1
@@ -143,7 +151,23 @@ class Topic:
                 payload = hot.as_payload(data)
                 self._make_room(hot.frame_size(len(payload)))
                 offset = self._append_here(self._writable(), payload)
+            self.admit()
             return offset
+
+    def bar(self) -> None:
+        """Keep appends out of the express way. Called first by whoever has taken the lock."""
+        if self._express is not None:
+            self._express.bar_tail(self.name)
+
+    def admit(self) -> None:
+        """Let appends take the express way, as long as nobody takes the lock. The caller holds it.
+
+        What they do then is all that ``append`` would: the topic is noted as dirty, its block has room.
+        """
+        active = self.active
+        tail = None if active is None else active.tail
+        if self._express is not None and self.is_dirty and tail is not None:
+            self._express.admit_tail(self.name, tail)
 
     def _append_here(self, block: Block, data: object) -> int:
         tail = block.tail
@@ -303,10 +327,13 @@ class Topic:
         try:
             if not take_lock(self.lock, held):
                 return
+            # First of all: an entry that went past the lock after the looks below would be forgotten.
+            self.bar()
             for block, _state in blocks:
                 if block.is_sealed and block in self.unsynced:
                     self.unsynced.remove(block)
             if self.next_offset != end_offset or any(block is not self.active for block in self.unsynced):
+                self.admit()
                 return
             # The flag first: should an interrupt come in between, the topic is synced once too often.
             self.is_dirty = False
@@ -319,6 +346,7 @@ class Topic:
     def close_tails(self) -> None:
         """Let go of all files, at close. No append may follow."""
         with self.lock:
+            self.bar()
             self.settle()
             for block in self.blocks:
                 block.close_tail()

@@ -15,6 +15,7 @@ from walrus_core import hot
 from walrus_core.batch import append_batch, check_batch
 from walrus_core.config import FsyncSchedule, Options, ReadConsistency, encode_topic
 from walrus_core.engine import Engine
+from walrus_core.errors import StorageError
 from walrus_core.gate import FORKED, OPEN
 from walrus_core.reading import TopicReads
 from walrus_core.topic import Topic
@@ -56,6 +57,7 @@ class Walrus(TopicReads):
     def _start(self, options: Options) -> None:
         self._engine = Engine(options)
         self._topics = self._engine.topics
+        self._express = self._engine.express
         self._waits = options.fsync_schedule.kind == "each"
         self._persist_every = options.consistency.persist_every
         self._on_corruption = options.on_corruption
@@ -110,21 +112,8 @@ class Walrus(TopicReads):
 
     # --- append -------------------------------------------------------------------------------
 
-    def append_for_topic(self, topic: str, data: Any) -> int:
-        """Append one entry; a new topic begins with its first entry.
-
-        Args:
-            topic: 1 to 1 024 bytes of UTF-8 without NUL.
-            data: any bytes-like object; it may be reused when the call returns.
-
-        Returns: the offset of the entry in its topic.
-
-        Raises: InvalidTopicError, InvalidPayloadError, EntryTooLargeError, DiskFullError,
-        TooManyFilesError: nothing changed. SyncFailedError (sync-each): the entry is in doubt and
-        not visible, the log is poisoned. StorageError: poisoned. PoisonedError, ClosedError.
-
-        Durability: sync-each: survives power loss on return. Else survives the death of the process.
-        """
+    def _append_entry(self, topic: str, data: Any) -> int:
+        """Append one entry, the long way; see ``append_for_topic``."""
         with self._engine.door.enter("an append"):
             found = self._lookup(topic)
             if found is None:
@@ -134,16 +123,8 @@ class Walrus(TopicReads):
                 self._engine.syncer.wait(found, offset + 1)
             return offset
 
-    def batch_append_for_topic(self, topic: str, batch: Iterable[Any]) -> range:
-        """Append all entries of ``batch`` or none, for readers at any moment and after any crash.
-
-        Args:
-            batch: up to 2 000 payloads, together up to 10 GiB. An empty batch changes nothing.
-
-        Returns: the offsets of the entries.
-
-        Raises: as ``append_for_topic``, and BatchTooLargeError: nothing changed.
-        """
+    def _append_batch(self, topic: str, batch: Iterable[Any]) -> range:
+        """Append a batch, the long way; see ``batch_append_for_topic``."""
         encode_topic(topic)
         payloads = check_batch(batch)
         engine = self._engine
@@ -159,6 +140,12 @@ class Walrus(TopicReads):
             if self._waits:
                 engine.syncer.wait(found, offsets.stop)
             return offsets
+
+    def _write_error(self, topic: str, error: OSError) -> StorageError:
+        """Return what to raise for a write that failed on the express way; as ``Topic.append`` does."""
+        active = self._topics[topic].active
+        path = self._engine.options.path if active is None else active.file.path
+        return self._engine.gate.write_failed(error, path, "write")
 
     def _new_topic(self, topic: str, data: Any) -> Topic:
         """Make a topic for an entry that could be appended; nothing for one that could not."""

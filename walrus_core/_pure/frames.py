@@ -192,6 +192,11 @@ def decode(
     return entries, at, index, DONE, 0
 
 
+def payload_bytes(entries: list[Entry]) -> int:
+    """Return the payload bytes of all entries together."""
+    return sum([len(entry.data) for entry in entries])
+
+
 def seek(view: Buffer, at: int, key: int, index: int, target_index: int) -> tuple[int, int, int, int]:
     """Step from frame ``index`` at ``at`` towards ``target_index`` by headers alone.
 

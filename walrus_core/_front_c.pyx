@@ -1,0 +1,233 @@
+# cython: language_level=3
+# cython: embedsignature=True
+# cython: embedsignature.format=clinic
+"""The express way, compiled: the twin of ``_front_py.py``, which says what its names mean.
+
+An append to a topic whose tail is admitted, and a read of what was decoded ahead, are done right
+here: no lock, no Python code, the GIL held from the first look to the last change. That is what
+makes them whole for every other thread and every signal. Whatever is not that simple goes the
+long way round, through the methods of the same class in Python.
+
+Invariants: a tail is admitted only while its topic is noted as dirty and nobody holds the topic's
+lock to change it; a Ready only while nobody holds the topic's read lock to move the cursor.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_CheckExact
+from cpython.list cimport PyList_CheckExact, PyList_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
+from cpython.unicode cimport PyUnicode_CheckExact
+from libc.stdint cimport uint64_t
+
+from walrus_core._hot_c cimport Entry, Tail
+
+from walrus_core import format as _format
+
+cdef extern from "Python.h":
+    PyObject* PyDict_GetItemWithError(object mapping, object key) except? NULL
+    PyObject* PyList_GET_ITEM(object sequence, Py_ssize_t place)
+
+cdef Py_ssize_t BATCH_COUNT_MAX = _format.BATCH_COUNT_MAX
+cdef str DEFAULT_CURSOR = "default"
+
+
+@cython.final
+@cython.binding(False)
+cdef class Ready:
+    """Where a cursor stands, and the entries decoded ahead of it."""
+
+    cdef readonly uint64_t offset
+    cdef public uint64_t limit
+    cdef list _entries
+    cdef Py_ssize_t _next
+
+    def __init__(self, uint64_t offset):
+        self.offset = offset
+        self.limit = 0
+        self._entries = []
+        self._next = 0
+
+    def move(self, uint64_t offset):
+        """Set the cursor's next offset."""
+        self.offset = offset
+
+    def fill(self, list entries not None):
+        """Take over a list of entries in ascending order, instead of those that are there."""
+        for entry in entries:
+            if type(entry) is not Entry:
+                raise TypeError(f"not an entry: {entry!r}")
+        self._entries, self._next = entries, 0
+
+    def drop(self):
+        """Forget the entries."""
+        self._entries, self._next = [], 0
+
+    def peek(self, uint64_t offset):
+        """Return the entry at ``offset``, or None where it is not among them; earlier ones are dropped."""
+        cdef Entry entry
+        while self._next < PyList_GET_SIZE(self._entries):
+            entry = <Entry> PyList_GET_ITEM(self._entries, self._next)
+            if entry.offset == offset:
+                return entry
+            if entry.offset > offset:
+                return None
+            self._give()
+        return None
+
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    cdef inline Entry _give(self):
+        """Take the next entry out of the list."""
+        cdef Entry entry = <Entry> PyList_GET_ITEM(self._entries, self._next)
+        # The list's reference goes with it; None stands in its place.
+        self._entries[self._next] = None
+        self._next += 1
+        return entry
+
+    cdef inline Entry _take(self):
+        """Consume the entry at the cursor, or return None where the long way must be taken."""
+        cdef Entry entry
+        if self.offset >= self.limit:
+            return None
+        while self._next < PyList_GET_SIZE(self._entries):
+            entry = self._give()
+            if entry.offset == self.offset:
+                self.offset += 1
+                return entry
+            if entry.offset > self.offset:
+                self.drop()
+                return None
+        return None
+
+
+@cython.final
+@cython.binding(False)
+cdef class Express:
+    """Which tails and cursors of one log may be used without their locks."""
+
+    cdef public bint blocked
+    cdef dict _tails
+    cdef dict _cursors
+
+    def __init__(self):
+        self.blocked = False
+        self._tails = {}
+        self._cursors = {}
+
+    def admit_tail(self, topic, Tail tail not None):
+        """Let appends to the topic go into ``tail`` directly; the caller holds the topic's lock."""
+        if PyUnicode_CheckExact(topic) and tail.writes_alone:
+            self._tails[topic] = tail
+
+    def bar_tail(self, topic):
+        """Let no append go past the topic's lock any more; the caller has just taken it."""
+        self._tails.pop(topic, None)
+
+    def admit_cursor(self, topic, Ready ready not None):
+        """Let the topic's default cursor take from ``ready``; the caller holds the read lock."""
+        if PyUnicode_CheckExact(topic):
+            self._cursors[topic] = ready
+
+    def bar_cursor(self, topic):
+        """Let no read go past the read lock any more; the caller has just taken it."""
+        self._cursors.pop(topic, None)
+
+
+cdef class Front:
+    """Base of Walrus: the calls that have an express way."""
+
+    cdef public Express _express
+
+    def __cinit__(self, *args, **kwargs):
+        self._express = Express()
+        self._express.blocked = True
+
+    @cython.binding(False)
+    def append_for_topic(self, topic, data):
+        """Append one entry; a new topic begins with its first entry.
+
+        Args:
+            topic: 1 to 1 024 bytes of UTF-8 without NUL.
+            data: any bytes-like object; it may be reused when the call returns.
+
+        Returns: the offset of the entry in its topic.
+
+        Raises: InvalidTopicError, InvalidPayloadError, EntryTooLargeError, DiskFullError,
+        TooManyFilesError: nothing changed. SyncFailedError (sync-each): the entry is in doubt and
+        not visible, the log is poisoned. StorageError: poisoned. PoisonedError, ClosedError.
+
+        Durability: sync-each: survives power loss on return. Else survives the death of the process.
+        """
+        cdef PyObject* found
+        cdef object offset
+        cdef Express express = self._express
+        if PyBytes_CheckExact(data) and PyUnicode_CheckExact(topic) and not express.blocked:
+            found = PyDict_GetItemWithError(express._tails, topic)
+            if found != NULL:
+                try:
+                    offset = (<Tail> found).append_quickly(<bytes> data)
+                except OSError as error:
+                    raise self._write_error(topic, error) from error
+                if offset is not None:
+                    return offset
+        return self._append_entry(topic, data)
+
+    @cython.binding(False)
+    def batch_append_for_topic(self, topic, batch):
+        """Append all entries of ``batch`` or none, for readers at any moment and after any crash.
+
+        Args:
+            batch: up to 2 000 payloads, together up to 10 GiB. An empty batch changes nothing.
+
+        Returns: the offsets of the entries.
+
+        Raises: as ``append_for_topic``, and BatchTooLargeError: nothing changed.
+        """
+        cdef PyObject* found
+        cdef object offsets
+        cdef Py_ssize_t count = 0
+        cdef Express express = self._express
+        if PyList_CheckExact(batch):
+            count = PyList_GET_SIZE(batch)
+        elif PyTuple_CheckExact(batch):
+            count = PyTuple_GET_SIZE(batch)
+        if 0 < count <= BATCH_COUNT_MAX and PyUnicode_CheckExact(topic) and not express.blocked:
+            found = PyDict_GetItemWithError(express._tails, topic)
+            if found != NULL:
+                try:
+                    offsets = (<Tail> found).append_batch_quickly(batch, count)
+                except OSError as error:
+                    raise self._write_error(topic, error) from error
+                if offsets is not None:
+                    return offsets
+        return self._append_batch(topic, batch)
+
+    @cython.binding(False)
+    def read_next(self, topic, checkpoint=True, *, cursor=DEFAULT_CURSOR, on_corruption=None):
+        """Return the next entry that the cursor has not consumed, or None.
+
+        Args:
+            checkpoint: consume it. False peeks: nothing moves, nothing is written.
+            cursor: name of the reader's position; each name reads the whole topic for itself.
+            on_corruption: "raise" or "skip" for this call; None takes the log's option.
+
+        Raises: CorruptionError: damage stands at the cursor, which has not moved; with "skip" the
+        damage is passed and listed in ``damages``. StorageError: the cursor has not moved.
+
+        Durability: strictly-at-once: the checkpoint is durable before the call returns (and if it
+        never returns, the entry counts as read). At-least-once: every ``persist_every`` entries.
+        """
+        cdef PyObject* found
+        cdef Entry entry
+        cdef Express express = self._express
+        if (
+            checkpoint is True and cursor is DEFAULT_CURSOR and on_corruption is None
+            and PyUnicode_CheckExact(topic) and not express.blocked
+        ):
+            found = PyDict_GetItemWithError(express._cursors, topic)
+            if found != NULL:
+                entry = (<Ready> found)._take()
+                if entry is not None:
+                    return entry
+        return self._read_one(topic, checkpoint, cursor, on_corruption)

@@ -1,0 +1,140 @@
+"""The express way past a topic's locks, or rather its absence: the pure twin of ``_front_c.pyx``.
+
+In pure Python nothing is faster than the long way, and no step is whole for other threads without
+a lock. So this twin admits nothing; it says what the names mean, and every call takes the long way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Optional
+
+from walrus_core.hot import Entry, Tail
+
+
+class Ready:
+    """Where a cursor stands, and the entries decoded ahead of it.
+
+    ``offset`` is the cursor's next offset; an express read may take the entry there while
+    ``offset`` is below ``limit``. Threads: the caller holds the topic's read lock.
+    """
+
+    __slots__ = ("_entries", "limit", "offset")
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+        self.limit = 0
+        self._entries: list[Entry] = []
+        """In reverse order: the last one is the next."""
+
+    def move(self, offset: int) -> None:
+        """Set the cursor's next offset."""
+        self.offset = offset
+
+    def fill(self, entries: list[Entry]) -> None:
+        """Take over a list of entries in ascending order, instead of those that are there."""
+        self._entries = entries[::-1]
+
+    def drop(self) -> None:
+        """Forget the entries."""
+        self._entries = []
+
+    def peek(self, offset: int) -> Optional[Entry]:
+        """Return the entry at ``offset``, or None where it is not among them; earlier ones are dropped."""
+        entries = self._entries
+        while entries and entries[-1].offset < offset:
+            entries.pop()
+        return entries[-1] if entries and entries[-1].offset == offset else None
+
+
+class Express:
+    """Which tails and cursors of one log may be used without their locks.
+
+    ``blocked`` says that none may: the log is poisoned, closed, or inherited by a forked child.
+    """
+
+    def __init__(self) -> None:
+        self.blocked = False
+
+    def admit_tail(self, topic: str, tail: Tail) -> None:
+        """Let appends to the topic go into ``tail`` directly; the caller holds the topic's lock."""
+
+    def bar_tail(self, topic: str) -> None:
+        """Let no append go past the topic's lock any more; the caller has just taken it."""
+
+    def admit_cursor(self, topic: str, ready: Ready) -> None:
+        """Let the topic's default cursor take from ``ready``; the caller holds the read lock."""
+
+    def bar_cursor(self, topic: str) -> None:
+        """Let no read go past the read lock any more; the caller has just taken it."""
+
+
+class Front:
+    """Base of Walrus: the calls that have an express way."""
+
+    _express: Express
+
+    def append_for_topic(self, topic: str, data: Any) -> int:
+        """Append one entry; a new topic begins with its first entry.
+
+        Args:
+            topic: 1 to 1 024 bytes of UTF-8 without NUL.
+            data: any bytes-like object; it may be reused when the call returns.
+
+        Returns: the offset of the entry in its topic.
+
+        Raises: InvalidTopicError, InvalidPayloadError, EntryTooLargeError, DiskFullError,
+        TooManyFilesError: nothing changed. SyncFailedError (sync-each): the entry is in doubt and
+        not visible, the log is poisoned. StorageError: poisoned. PoisonedError, ClosedError.
+
+        Durability: sync-each: survives power loss on return. Else survives the death of the process.
+        """
+        return self._append_entry(topic, data)
+
+    def batch_append_for_topic(self, topic: str, batch: Iterable[Any]) -> range:
+        """Append all entries of ``batch`` or none, for readers at any moment and after any crash.
+
+        Args:
+            batch: up to 2 000 payloads, together up to 10 GiB. An empty batch changes nothing.
+
+        Returns: the offsets of the entries.
+
+        Raises: as ``append_for_topic``, and BatchTooLargeError: nothing changed.
+        """
+        return self._append_batch(topic, batch)
+
+    def read_next(
+        self,
+        topic: str,
+        checkpoint: bool = True,
+        *,
+        cursor: str = "default",
+        on_corruption: Optional[str] = None,
+    ) -> Optional[Entry]:
+        """Return the next entry that the cursor has not consumed, or None.
+
+        Args:
+            checkpoint: consume it. False peeks: nothing moves, nothing is written.
+            cursor: name of the reader's position; each name reads the whole topic for itself.
+            on_corruption: "raise" or "skip" for this call; None takes the log's option.
+
+        Raises: CorruptionError: damage stands at the cursor, which has not moved; with "skip" the
+        damage is passed and listed in ``damages``. StorageError: the cursor has not moved.
+
+        Durability: strictly-at-once: the checkpoint is durable before the call returns (and if it
+        never returns, the entry counts as read). At-least-once: every ``persist_every`` entries.
+        """
+        return self._read_one(topic, checkpoint, cursor, on_corruption)
+
+    # --- the long way, which ``Walrus`` and its bases have ------------------------------------------
+
+    def _append_entry(self, topic: str, data: Any) -> int:
+        raise NotImplementedError
+
+    def _append_batch(self, topic: str, batch: Iterable[Any]) -> range:
+        raise NotImplementedError
+
+    def _read_one(
+        self, topic: str, checkpoint: bool, cursor: str, on_corruption: Optional[str]
+    ) -> Optional[Entry]:
+        raise NotImplementedError
