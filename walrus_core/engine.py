@@ -379,6 +379,7 @@ class Engine:
 
     def after_fork(self) -> None:
         """In a forked child: every call raises ForkedError, and the parent's lock stays the parent's."""
+        self._flusher.forget_in_child()
         if self.gate.state == OPEN:
             self.gate.leave(FORKED)
             if self._lock is not None:

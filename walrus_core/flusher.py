@@ -6,10 +6,11 @@ is first something to do, and does nothing while nothing is dirty.
 
 from __future__ import annotations
 
+import _thread
 import threading
 import weakref
 from queue import Empty, SimpleQueue
-from typing import Optional, Protocol
+from typing import Protocol
 
 
 class Worker(Protocol):
@@ -30,49 +31,61 @@ class Flusher:
         wakes = self._wakes
         self._worker = weakref.ref(worker, lambda _gone: wakes.put(None))
         self._interval_s = interval_s
-        self._thread: Optional[threading.Thread] = None
+        self._threads: list[int] = []
+        """The thread's identity, once it runs."""
+        self._ended = threading.Lock()
+        """Held from before the start of the thread to its end."""
         self._lock = threading.RLock()
 
     def wake(self) -> None:
         """Tell that there is something to do."""
-        if self._thread is None:
+        if not self._threads:
             self._start()
         if not self._wakes.qsize():
             self._wakes.put(None)
 
     def _start(self) -> None:
+        """Start the thread, unless the log was stopped.
+
+        Not by ``threading.Thread``, whose start waits in Python code: an interrupt there leaves a
+        thread that nobody knows of. The start and the note of it here are one step.
+        """
         if self._lock._is_owned():  # type: ignore[attr-defined]
             # A signal handler, inside the start.
             return
         with self._lock:
-            if self._thread is not None or self._stops.qsize():
+            if self._threads or self._stops.qsize():
                 return
-            thread = threading.Thread(
-                target=_run,
-                args=(self._worker, self._wakes, self._stops, self._interval_s),
-                name="walrus-flusher",
-                daemon=True,
-            )
-            thread.start()
-            self._thread = thread
+            if not self._ended.locked():
+                self._ended.acquire()
+            arguments = (self._worker, self._wakes, self._stops, self._ended, self._interval_s)
+            self._threads.extend(map(_thread.start_new_thread, (_run,), (arguments,)))
 
     def stop(self, wait: bool) -> None:
         """End the thread; with ``wait``, after it has finished what it is at. Idempotent."""
         self._stops.put(None)
         self._wakes.put(None)
-        thread = self._thread
-        if wait and thread is not None and thread is not threading.current_thread():
-            thread.join()
+        if wait and self._threads and self._threads[0] != threading.get_ident():
+            with self._ended:
+                pass
+
+    def forget_in_child(self) -> None:
+        """In a forked child, which has no such thread and must not wait for it."""
+        self._stops.put(None)
+        self._threads.clear()
 
 
 def _run(
-    worker: weakref.ref[Worker], wakes: SimpleQueue[None], stops: SimpleQueue[None], interval_s: float
+    worker: weakref.ref[Worker],
+    wakes: SimpleQueue[None],
+    stops: SimpleQueue[None],
+    ended: threading.Lock,
+    interval_s: float,
 ) -> None:
     try:
         _work(worker, wakes, stops, interval_s)
     finally:
-        # Pass the end on: an interrupted start may have left a thread that nobody joins.
-        wakes.put(None)
+        ended.release()
 
 
 def _work(
@@ -102,5 +115,4 @@ def _stopped_within(stops: SimpleQueue[None], interval_s: float) -> bool:
         stops.get(timeout=interval_s)
     except Empty:
         return False
-    stops.put(None)
     return True

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 import errno
 import gc
 import os
-import threading
 import warnings
 
 import pytest
-from helpers import LOOSE, NEVER, WHOLE_BLOCK, contents, read_all, run_threads, with_faults
+from helpers import LOOSE, NEVER, WHOLE_BLOCK, contents, read_all, run_threads, wait_until, with_faults
 
 from walrus_core import FsyncSchedule, Walrus
 from walrus_core.errors import DiskFullError, StorageError, TooManyFilesError
@@ -66,21 +66,21 @@ def test_w24_creation_that_fails_for_other_reasons(memory_store):
 
 def test_w25_open_and_close_leak_nothing(file_store):
     file_store.open().close()
-    threads, descriptors = threading.active_count(), open_descriptors()
+    threads, descriptors = _thread._count(), open_descriptors()
     for number in range(20):
         wal = file_store.open(fsync_schedule=FsyncSchedule.milliseconds(1))
         wal.append_for_topic("t", b"%d" % number)
         wal.read_next("t")
         wal.close()
         wal.close()
-    assert threading.active_count() == threads
+    wait_until(lambda: _thread._count() == threads)
     assert open_descriptors() == descriptors
     assert file_store.names() == ["00000000000000000001.wal", "cursors.db"]
 
 
 def test_w25_logs_dropped_unclosed_leak_nothing_either(file_store):
     file_store.open().close()
-    threads, descriptors = threading.active_count(), open_descriptors()
+    threads, descriptors = _thread._count(), open_descriptors()
     for number in range(20):
         wal = Walrus(
             file_store.path, backend=file_store.backend(), fsync_schedule=FsyncSchedule.milliseconds(1)
@@ -93,11 +93,8 @@ def test_w25_logs_dropped_unclosed_leak_nothing_either(file_store):
         assert [warning.category for warning in caught] == [ResourceWarning]
         # A caught warning knows its source, and so keeps the log.
         caught.clear()
-    for thread in threading.enumerate():
-        if thread.name.startswith("walrus"):
-            thread.join(20)
+    wait_until(lambda: _thread._count() == threads)
     gc.collect()
-    assert threading.active_count() == threads
     assert open_descriptors() == descriptors
     assert [data for data in contents(file_store.open(), "t")] == [b"%d" % number for number in range(20)]
 

@@ -23,6 +23,7 @@ import pytest
 
 from walrus_core.errors import LockedError
 from walrus_core.flusher import Flusher
+from walrus_core.front import Express
 
 from .ledger import Effect, Images, Ledger, Model
 from .points import CAN_SWEEP, Struck, strike
@@ -94,7 +95,12 @@ class Sweep:
         with warnings.catch_warnings():
             # A log that is opened and not handed to the caller any more is dropped unclosed.
             warnings.simplefilter("ignore" if not scenario.is_open else "error", ResourceWarning)
+            # The express way runs no bytecode: what it would do is swept on the long way.
+            express = ledger.wal._express if ledger.wal is not None else Express()
+            express.blocked = True
             struck = strike(number, lambda: scenario.act(ledger))
+            if ledger.wal is not None and ledger.wal._express is express:
+                express.blocked = ledger.wal._engine.gate.blocks_calls
         state = digest(ledger.wal, ledger.backend)
         if state in self._seen:
             return struck
