@@ -20,8 +20,10 @@
 #define WALRUS_X86 1
 #if defined(__clang__) || __GNUC__ >= 8
 #define WALRUS_VPCLMUL 1
+#define WALRUS_AVX512 1
 #else
-#define WALRUS_VPCLMUL 0 /* the compiler does not know the instruction */
+#define WALRUS_VPCLMUL 0 /* the compiler does not know the instructions */
+#define WALRUS_AVX512 0
 #endif
 #include <immintrin.h> /* every function that uses more than SSE2 says so in its target attribute */
 #else
@@ -112,7 +114,7 @@ static uint64_t walrus_fnv_plain(const uint8_t *data, size_t length, uint64_t st
 #define WALRUS_SLICED_PLAIN_MAX 44
 #define WALRUS_SLICED_PLAIN_MAX_LONG 96
 
-static uint64_t walrus_sliced_powers[257];                                 /* of the prime */
+static uint64_t walrus_sliced_powers[385];                                 /* of the prime */
 static int16_t walrus_sliced_weights[8][4][32] __attribute__((aligned(32))); /* powers in signed limbs, see setup */
 static uint8_t walrus_sliced_products[2][16] __attribute__((aligned(16))); /* nibbles times 0xB3 */
 /* By carry in (bit 4) and parities of four words (bits 0 to 3): which words are flipped by what
@@ -125,7 +127,7 @@ static uint8_t walrus_sliced_slide[48];
 static void walrus_sliced_setup(void)
 {
     walrus_sliced_powers[0] = 1;
-    for (int power = 1; power <= 256; power++)
+    for (int power = 1; power <= 384; power++)
         walrus_sliced_powers[power] = walrus_sliced_powers[power - 1] * WALRUS_FNV_PRIME;
     for (int t = 0; t < 8; t++)
         for (int lane = 0; lane < 32; lane++) {
@@ -176,61 +178,7 @@ static inline uint64_t walrus_fnv(const uint8_t *data, size_t length, uint64_t s
     return walrus_fnv_best(data, length, state);
 }
 
-/* One of several payloads whose checksums are wanted; `state` is where it starts and what it becomes. */
-typedef struct {
-    const uint8_t *data;
-    size_t length;
-    uint64_t state;
-} walrus_lane;
-
-#define WALRUS_FNV_LANES 4
-#define WALRUS_FNV_SINGLE_MIN 256 /* two payloads of this length are faster one after the other */
-
-/* Four at a time: independent chains fill the multiplier that one chain leaves idle. A lane that has
- * come to its end takes the next job. When fewer than four are left, idle lanes repeat the first one's
- * bytes into states that nobody reads, which costs nothing. */
-static void walrus_fnv_lanes(walrus_lane *jobs, size_t count)
-{
-    walrus_lane *active[WALRUS_FNV_LANES];
-    size_t next = 0, running = 0;
-
-    for (;;) {
-        while (running < WALRUS_FNV_LANES && next < count)
-            active[running++] = &jobs[next++];
-        if (running == 0)
-            return;
-        size_t common = active[0]->length;
-        for (size_t lane = 1; lane < running; lane++)
-            if (active[lane]->length < common)
-                common = active[lane]->length;
-        if (running == 1 || (running == 2 && common >= WALRUS_FNV_SINGLE_MIN)) {
-            for (size_t lane = 0; lane < running; lane++)
-                active[lane]->state = walrus_fnv(active[lane]->data, active[lane]->length, active[lane]->state);
-            return;
-        }
-        const uint8_t *data0 = active[0]->data, *data1 = active[1]->data;
-        const uint8_t *data2 = running > 2 ? active[2]->data : data0, *data3 = running > 3 ? active[3]->data : data0;
-        uint64_t state0 = active[0]->state, state1 = active[1]->state;
-        uint64_t state2 = running > 2 ? active[2]->state : 0, state3 = running > 3 ? active[3]->state : 0;
-        for (size_t at = 0; at < common; at++) {
-            state0 = (state0 ^ data0[at]) * WALRUS_FNV_PRIME;
-            state1 = (state1 ^ data1[at]) * WALRUS_FNV_PRIME;
-            state2 = (state2 ^ data2[at]) * WALRUS_FNV_PRIME;
-            state3 = (state3 ^ data3[at]) * WALRUS_FNV_PRIME;
-        }
-        const uint64_t states[WALRUS_FNV_LANES] = {state0, state1, state2, state3};
-        size_t kept = 0;
-        for (size_t lane = 0; lane < running; lane++) {
-            walrus_lane *job = active[lane];
-            job->state = states[lane];
-            job->data += common;
-            job->length -= common;
-            if (job->length)
-                active[kept++] = job;
-        }
-        running = kept;
-    }
-}
+#include "_fnv_lanes.h"
 
 /* --- CRC-32C ---------------------------------------------------------------------------------- */
 
@@ -355,11 +303,15 @@ static void walrus_crc_lanes(walrus_lane *jobs, size_t count)
 
 /* --- set up ----------------------------------------------------------------------------------- */
 
-/* Choose kernels up to `tier`: 0 the plain loops; 1 AVX2, and the crc32 instruction; 2 VPCLMULQDQ too.
+/* Choose kernels up to `tier`: 0 the plain loops; 1 AVX2, and the crc32 instruction; 2 VPCLMULQDQ too;
+ * 3 vectors of 512 bits, where they come with VNNI: the processors before lose more clock than they win.
  * Returns the tier in use, which is as high as the processor allows. */
 static int walrus_checksum_choose(int tier)
 {
     int chosen = 0;
+#if WALRUS_X86
+    walrus_grouped_best = NULL;
+#endif
     walrus_fnv_best = walrus_fnv_plain;
     walrus_crc_best = walrus_crc_plain;
 #if WALRUS_X86
@@ -370,11 +322,20 @@ static int walrus_checksum_choose(int tier)
     }
     if (tier >= 1 && __builtin_cpu_supports("avx2")) {
         walrus_fnv_best = walrus_sliced_fnv;
+        walrus_grouped_best = walrus_grouped_sum;
+        walrus_grouped_tile_cost = WALRUS_GROUPED_TILE_COST;
         chosen = 1;
 #if WALRUS_VPCLMUL
         if (tier >= 2 && __builtin_cpu_supports("vpclmulqdq") && __builtin_cpu_supports("pclmul")) {
             walrus_fnv_best = walrus_sliced_clmul_fnv;
             chosen = 2;
+        }
+#endif
+#if WALRUS_AVX512
+        if (tier >= 3 && chosen == 2 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vnni")) {
+            walrus_grouped_best = walrus_grouped_wide_sum;
+            walrus_grouped_tile_cost = WALRUS_GROUPED_WIDE_TILE_COST;
+            chosen = 3;
         }
 #endif
     }
@@ -394,8 +355,9 @@ static void walrus_checksum_setup(void)
 #if WALRUS_X86
     walrus_crc_setup_factors();
     walrus_sliced_setup();
+    walrus_grouped_setup();
 #endif
-    walrus_checksum_choose(2);
+    walrus_checksum_choose(3);
 }
 
 #endif

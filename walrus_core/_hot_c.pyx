@@ -26,6 +26,7 @@ cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
+from cpython.list cimport PyList_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from libc.errno cimport EINTR, EIO
@@ -112,6 +113,10 @@ cdef extern from "_system.h" nogil:
     int64_t walrus_write_frame_at(
         int descriptor, const uint8_t* head, size_t head_size, const uint8_t* payload, size_t length,
         size_t padding, size_t done, uint64_t position)
+
+
+cdef extern from "_prepare.h" nogil:
+    void walrus_prepare(const void* start, size_t length)
 
 
 cdef enum:
@@ -237,7 +242,7 @@ def crc32c(data, uint32_t state=0):
 
 
 def _use_kernels(int tier):
-    """Compute checksums as older processors do: 0 plainly, 1 with AVX2 or a CRC instruction, 2 with all.
+    """Compute checksums as older processors do: 0 plainly, 1 with AVX2 or a CRC instruction, 3 with all.
 
     For tests and measurements. Returns: the tier in use, as high as this processor allows.
     """
@@ -293,6 +298,42 @@ cdef bytes _as_payload(object data):
     except TypeError:
         kind = type(data).__name__
         raise InvalidPayloadError(reason=f"a payload is a bytes-like object, not {kind}") from None
+
+
+def measure(payloads):
+    """Return (bytes of all payloads, bytes of the longest), or (-1, -1) unless all are exact ``bytes``."""
+    cdef Py_ssize_t place, length, total = 0, longest = 0
+    cdef PyObject* payload
+    if not isinstance(payloads, (list, tuple)):
+        raise TypeError(f"a list or tuple, not {type(payloads).__name__}")
+    for place in range(len(payloads)):
+        payload = PySequence_Fast_GET_ITEM(payloads, place)
+        if not PyBytes_CheckExact(<object> payload):
+            return -1, -1
+        length = PyBytes_GET_SIZE(<object> payload)
+        total += length
+        longest = max(longest, length)
+    return total, longest
+
+
+def fill(list payloads not None, Py_ssize_t start, Py_ssize_t end, int64_t room_bytes):
+    """Find how many payloads of ``[start, end)`` have frames that fit into ``room_bytes`` together.
+
+    Returns: (place behind the last of them, bytes of their frames, bytes of the payloads).
+    """
+    cdef int64_t size, size_bytes = 0, payload_bytes = 0
+    cdef Py_ssize_t length
+    _check_position(start)
+    end = min(end, PyList_GET_SIZE(payloads))
+    while start < end:
+        length = len(<bytes?> payloads[start])
+        size = <int64_t> walrus_frame_size(<uint64_t> length)
+        if size_bytes + size > room_bytes:
+            break
+        size_bytes += size
+        payload_bytes += length
+        start += 1
+    return start, size_bytes, payload_bytes
 
 
 def encode_header(
@@ -742,6 +783,14 @@ cdef class Tail:
         """Make frames that were written under ``claim`` part of the block, in one step."""
         self._set_state(state)
 
+    def prepare(self, uint64_t start, uint64_t stop):
+        """Have the pages of ``[start, stop)`` made ready in the background, where there is a window.
+
+        Called for a reserved range that appends will soon reach. Does not wait.
+        """
+        if self._window.held and start < stop <= <uint64_t> self._window.buffer.len:
+            walrus_prepare(<uint8_t*> self._window.buffer.buf + start, <size_t> (stop - start))
+
     def release(self):
         """Let go of the window; every later append finds no room.
 
@@ -839,6 +888,16 @@ cdef class Tail:
         if length >= QUICK_MAX or not self._has_room(length):
             return None
         return self._append(<const uint8_t*> PyBytes_AS_STRING(payload), length, True)
+
+    def append_batch(self, list payloads not None):
+        """Append payloads, all exact ``bytes`` and at least one, as one batch.
+
+        Returns: the range of their offsets, or None where the tail does not write such a batch alone or
+        they do not fit (nothing changed). Raises: OSError: the tail is torn.
+        """
+        if not payloads or not self.writes_alone:
+            return None
+        return self.append_batch_quickly(payloads, PyList_GET_SIZE(payloads))
 
     cdef object append_batch_quickly(self, object batch, Py_ssize_t count):
         """Append the payloads of a list or tuple, all exact ``bytes``, as one batch.

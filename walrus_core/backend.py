@@ -39,6 +39,8 @@ class Capabilities:
     """``SegmentFile.write_many`` and ``read_many``."""
     memory: bool = False
     """``SegmentFile.memory``."""
+    unload: bool = False
+    """``SegmentFile.unload``."""
     fileno: bool = False
     """``SegmentFile.fileno``."""
     durable_writes: bool = False
@@ -111,6 +113,12 @@ class CapableFile(SegmentFile, Protocol):
         """Return a window onto the file: writes to it are writes to the file.
 
         The core writes only to reserved ranges, and calls ``release()`` on the window.
+        """
+
+    def unload(self, at_bytes: int, length_bytes: int) -> None:
+        """Let the memory behind a range of a window go, which will not be written any more.
+
+        Its bytes stay what they are: whoever looks at them again has them read again.
         """
 
     def fileno(self) -> int:

@@ -20,6 +20,7 @@ from walrus_core.backend import Buffer
 from walrus_core.block import Block, State
 from walrus_core.errors import BatchTooLargeError, InvalidPayloadError
 from walrus_core.gate import Gate
+from walrus_core.runway import BUSY_BYTES
 from walrus_core.topic import Topic
 
 CHUNK_BYTES = 8 * 1024 * 1024
@@ -31,6 +32,10 @@ class Part(NamedTuple):
     start: int
     stop: int
     size_bytes: int
+    payload_bytes: int
+
+
+NOTHING = Part(0, 0, 0, 0)
 
 
 def check_batch(payloads: Iterable[object]) -> list[bytes]:
@@ -41,6 +46,10 @@ def check_batch(payloads: Iterable[object]) -> list[bytes]:
     if isinstance(payloads, (str, bytes, bytearray, memoryview)):
         kind = type(payloads).__name__
         raise InvalidPayloadError(reason=f"a batch is an iterable of payloads, not one {kind}")
+    if type(payloads) in (list, tuple) and len(payloads) <= fmt.BATCH_COUNT_MAX:  # type: ignore[arg-type]
+        total, _longest = hot.measure(payloads)  # type: ignore[arg-type]
+        if 0 <= total <= fmt.BATCH_BYTES_MAX:
+            return list(payloads)  # type: ignore[arg-type]
     taken: list[bytes] = []
     total = 0
     for data in payloads:
@@ -67,12 +76,18 @@ def append_batch(topic: Topic, payloads: list[bytes], allocator: Allocator, gate
     with topic.lock:
         topic.bar()
         gate.check_call()
-        sizes = [hot.frame_size(len(payload)) for payload in payloads]
-        allocator.check_frame(max(sizes))
+        _total, longest = hot.measure(payloads)
+        allocator.check_frame(hot.frame_size(longest))
         topic.settle()
         first_offset = topic.next_offset
-        here = _part_that_fits(topic, sizes)
-        leases = _lease_rest(sizes, here.stop, allocator)
+        here = _part_that_fits(topic, payloads)
+        if here.stop == len(payloads):
+            offsets = _append_here(topic, payloads, here, gate)
+            if offsets is not None:
+                topic.admit()
+                return offsets
+        is_busy = topic.active is not None
+        leases = _lease_rest(payloads, here.stop, allocator, BUSY_BYTES if is_busy else 0)
         active = topic.active
         tried: list[Lease] = []
         try:
@@ -93,35 +108,50 @@ def append_batch(topic: Topic, payloads: list[bytes], allocator: Allocator, gate
         return range(first_offset, first_offset + len(payloads))
 
 
-def _part_that_fits(topic: Topic, sizes: list[int]) -> Part:
+def _append_here(topic: Topic, payloads: list[bytes], here: Part, gate: Gate) -> Optional[range]:
+    """Append a batch that fits into the active block in one step, or return None: nothing happened.
+
+    Raises: DiskFullError: nothing happened. StorageError: poisoned, nothing is published.
+    """
+    active = topic.active
+    if active is None or active.tail is None:
+        return None
+    topic.extend_reservation(active, here.size_bytes)
+    topic.note_dirty(active)
+    try:
+        return active.tail.append_batch(payloads)
+    except OSError as error:
+        raise gate.write_failed(error, active.file.path, "write") from error
+
+
+def _part_that_fits(topic: Topic, payloads: list[bytes]) -> Part:
     """Return the entries that still fit into the active block, none where it cannot go on."""
     active = topic.active
-    if active is None or active.tail is None or not topic.can_continue(sizes[0]):
-        return Part(0, 0, 0)
-    return _fill(sizes, 0, active.tail.end - active.tail.state[0])
+    if active is None or active.tail is None or not topic.can_continue(hot.frame_size(len(payloads[0]))):
+        return NOTHING
+    return _fill(payloads, 0, active.tail.end - active.tail.state[0])
 
 
-def _fill(sizes: list[int], start: int, room_bytes: int) -> Part:
-    used = 0
-    stop = start
-    while stop < len(sizes) and used + sizes[stop] <= room_bytes:
-        used += sizes[stop]
-        stop += 1
-    return Part(start, stop, used)
+def _fill(payloads: list[bytes], start: int, room_bytes: int) -> Part:
+    return Part(start, *hot.fill(payloads, start, len(payloads), room_bytes))
 
 
-def _lease_rest(sizes: list[int], start: int, allocator: Allocator) -> list[tuple[Lease, Part]]:
-    """Lease and reserve blocks for the entries from ``start`` on, all of them or none."""
+def _lease_rest(
+    payloads: list[bytes], start: int, allocator: Allocator, reserve_bytes: int
+) -> list[tuple[Lease, Part]]:
+    """Lease blocks for the entries from ``start`` on, all of them or none; reserve what they need, and
+    at least ``reserve_bytes``."""
     leases: list[tuple[Lease, Part]] = []
     try:
-        while start < len(sizes):
-            slots = allocator.slots_for(sizes[start])
+        while start < len(payloads):
+            size = hot.frame_size(len(payloads[start]))
+            slots = allocator.slots_for(size)
             capacity = slots * allocator.block_size_bytes - fmt.PAGE_SIZE
-            wanted = _fill(sizes, start, capacity)
-            lease = allocator.lease(sizes[start], fmt.PAGE_SIZE + wanted.size_bytes)
+            wanted = _fill(payloads, start, capacity)
+            lease = allocator.lease(size, fmt.PAGE_SIZE + max(wanted.size_bytes, reserve_bytes))
             # An older segment may have smaller or larger slots than new ones get.
             room = min(lease.reserved, lease.slots * lease.segment.header.block_size_bytes) - fmt.PAGE_SIZE
-            part = _fill(sizes, start, room)
+            part = _fill(payloads, start, room)
             leases.append((lease, part))
             start = part.stop
     except BaseException:
@@ -170,7 +200,7 @@ def _write(
         _tail(block).claim(_tail(block).state[0] + part.size_bytes)
     for file_parts in _by_file(parts):
         _write_file(payloads, file_parts, timestamp)
-    finals = [_final(block, part, payloads, timestamp) for block, part in parts]
+    finals = [_final(block, part, timestamp) for block, part in parts]
     if not later:
         _tail(parts[0][0]).advance(finals[0])
         return
@@ -186,12 +216,15 @@ def _tail(block: Block) -> hot.Tail:
     return block.tail
 
 
-def _final(block: Block, part: Part, payloads: list[bytes], timestamp: int) -> State:
+def _final(block: Block, part: Part, timestamp: int) -> State:
     at, index, payload_bytes, low, high = _tail(block).state
     count = part.stop - part.start
-    added = sum(map(len, payloads[part.start : part.stop]))
     return State(
-        at + part.size_bytes, index + count, payload_bytes + added, min(low, timestamp), max(high, timestamp)
+        at + part.size_bytes,
+        index + count,
+        payload_bytes + part.payload_bytes,
+        min(low, timestamp),
+        max(high, timestamp),
     )
 
 
@@ -228,9 +261,7 @@ def _write_file(payloads: list[bytes], parts: list[tuple[Block, Part]], timestam
 
 def _chunk(payloads: list[bytes], start: int, end: int) -> tuple[int, int]:
     """Return (stop, frame bytes) of a chunk of about CHUNK_BYTES from ``start``."""
-    size = 0
-    stop = start
-    while stop < end and (stop == start or size < CHUNK_BYTES):
-        size += hot.frame_size(len(payloads[stop]))
-        stop += 1
+    stop, size, _payload_bytes = hot.fill(payloads, start, end, CHUNK_BYTES)
+    if stop == start:
+        return start + 1, hot.frame_size(len(payloads[start]))
     return stop, size

@@ -27,10 +27,12 @@ from walrus_core.cursorfile import CursorPage
 from walrus_core.front import Express
 from walrus_core.gate import Gate, RLock, take_lock
 from walrus_core.pages import BlockHeader
+from walrus_core.runway import BUSY_BYTES, FIRST_BYTES, Runway
 from walrus_core.syncer import Syncer
 
-RESERVE_FIRST_BYTES = 64 * 1024
-RESERVE_STEP_MAX_BYTES = 4 * 1024 * 1024
+UNSEALED_MAX = 8
+"""Full blocks that may wait for a sync to seal them, where nothing but reclaim asks for one: a crash
+makes recovery walk so many, and one sync for all is less in the writer's way than one for each."""
 
 
 class Topic:
@@ -46,6 +48,7 @@ class Topic:
         "_express",
         "_gate",
         "_resume_offset",
+        "_runway",
         "_syncer",
         "active",
         "blocks",
@@ -90,6 +93,7 @@ class Topic:
         self.is_dirty = False
         self.low_water = 0
         self._resume_offset = 0
+        self._runway: Optional[Runway] = None
         self.durable_offset = 0
 
     def restore(self, blocks: list[Block], next_offset: int, low_water: int, appendable: bool) -> None:
@@ -197,7 +201,8 @@ class Topic:
         if active is not None and self.can_continue(size):
             self.extend_reservation(active, size)
             return
-        lease = self._allocator.lease(size, fmt.PAGE_SIZE + max(size, RESERVE_FIRST_BYTES - fmt.PAGE_SIZE))
+        first_bytes = FIRST_BYTES if active is None else BUSY_BYTES
+        lease = self._allocator.lease(size, fmt.PAGE_SIZE + max(size, first_bytes - fmt.PAGE_SIZE))
         self.publish([self.adopt(lease, self.next_offset, self.last_sequence())], None)
 
     def can_continue(self, size: int) -> bool:
@@ -212,14 +217,15 @@ class Topic:
         """Reserve ``size`` bytes behind the frames of ``block``, and some more. Raises: DiskFullError."""
         tail = block.tail
         assert tail is not None
-        needed = tail.state[0] + size
-        if needed <= tail.reserved:
-            return
-        step = min(max(tail.reserved, RESERVE_FIRST_BYTES), RESERVE_STEP_MAX_BYTES)
-        target = min(tail.end, max(needed, tail.reserved + step))
-        start = tail.reserved
-        block.reserve(start, target - start)
-        tail.reserved = target
+        if tail.state[0] + size > tail.reserved:
+            self._runway_of(block, tail).extend(size)
+
+    def _runway_of(self, block: Block, tail: hot.Tail) -> Runway:
+        runway = self._runway
+        if runway is None or runway.block is not block:
+            is_paced = self._express is not None and block.file.backend_capabilities.memory
+            runway = self._runway = Runway(block, tail.reserved, is_paced)
+        return runway
 
     def last_sequence(self) -> int:
         """Sequence of the block that a new one follows (0: none); drops what was never published."""
@@ -290,7 +296,13 @@ class Topic:
         self._syncer.note(self)
         self.is_dirty = True
         self.active = blocks[-1]
-        if before is not None:
+        last = self.active
+        if last.tail is not None:
+            left, runway = self._runway, self._runway_of(last, last.tail)
+            runway.extend(0)
+            if left is not None and left is not runway:
+                left.leave()
+        if len(self.unsynced) > UNSEALED_MAX:
             self._syncer.urge()
 
     def withdraw(self, blocks: Sequence[Block]) -> None:

@@ -45,6 +45,7 @@ RANKS = {
     "walrus_core.allocator": 6,
     "walrus_core.block": 6,
     "walrus_core.chain": 7,
+    "walrus_core.runway": 7,
     "walrus_core.syncer": 7,
     "walrus_core.inventory": 8,
     "walrus_core.topic": 8,

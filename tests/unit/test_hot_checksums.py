@@ -106,12 +106,12 @@ def test_is_zero(twin, zeros, place):
         assert twin.is_zero(data) is False
 
 
-@pytest.mark.parametrize("tier", [0, 1, 2])
+@pytest.mark.parametrize("tier", [0, 1, 2, 3])
 def test_every_kernel_of_the_compiled_twin(twin, oracle, tier):
     if not twin.COMPILED:
         pytest.skip("the pure twin has one way")
     if twin._use_kernels(tier) != tier:
-        twin._use_kernels(2)
+        twin._use_kernels(3)
         pytest.skip(f"this processor has no kernels of tier {tier}")
     try:
         source = random.Random(tier)
@@ -121,4 +121,4 @@ def test_every_kernel_of_the_compiled_twin(twin, oracle, tier):
             assert twin.fnv1a64(data, state) == oracle.fnv(data, state), length
             assert twin.crc32c(data) == oracle.crc(data), length
     finally:
-        twin._use_kernels(2)
+        twin._use_kernels(3)

@@ -7,7 +7,7 @@ reads outside the buffer it was given.
 from __future__ import annotations
 
 import struct
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 from walrus_core._pure.entry import (
     Entry,
@@ -78,6 +78,30 @@ def as_payload(data: object) -> bytes:
     except TypeError:
         kind = type(data).__name__
         raise InvalidPayloadError(reason=f"a payload is a bytes-like object, not {kind}") from None
+
+
+def measure(payloads: Union[list[Any], tuple[Any, ...]]) -> tuple[int, int]:
+    """Return (bytes of all payloads, bytes of the longest), or (-1, -1) unless all are exact ``bytes``."""
+    lengths = [len(payload) for payload in payloads if type(payload) is bytes]
+    if len(lengths) != len(payloads):
+        return -1, -1
+    return sum(lengths), max(lengths, default=0)
+
+
+def fill(payloads: list[bytes], start: int, end: int, room_bytes: int) -> tuple[int, int, int]:
+    """Find how many payloads of ``[start, end)`` have frames that fit into ``room_bytes`` together.
+
+    Returns: (place behind the last of them, bytes of their frames, bytes of the payloads).
+    """
+    stop, size_bytes, payload_bytes = start, 0, 0
+    for payload in payloads[start:end]:
+        size = frame_size(len(payload))
+        if size_bytes + size > room_bytes:
+            break
+        size_bytes += size
+        payload_bytes += len(payload)
+        stop += 1
+    return stop, size_bytes, payload_bytes
 
 
 def encode_header(

@@ -113,6 +113,10 @@ class Tail:
         at = self.state[0]
         return self.claimed == at and at + size <= self.reserved
 
+    def append_batch(self, payloads: list[bytes]) -> Optional[range]:
+        """Append a batch without help: only the compiled twin can. Returns: None, nothing changed."""
+        return None
+
     def claim(self, end_at: int) -> None:
         """Announce that bytes up to ``end_at`` may be written now."""
         self.claimed = end_at
@@ -120,6 +124,9 @@ class Tail:
     def advance(self, state: tuple[int, int, int, int, int]) -> None:
         """Make frames that were written under ``claim`` part of the block, in one step."""
         self.state = state
+
+    def prepare(self, start: int, stop: int) -> None:
+        """Have the pages of ``[start, stop)`` made ready: here the writer makes them so itself."""
 
     def release(self) -> None:
         """Let go of the window; no append may follow."""

@@ -17,6 +17,7 @@ from walrus_mmap.backend import MmapBackend
 
 def make_portable(delete, put):
     """Take away what Windows lacks; ``delete(owner, name)`` and ``put(owner, name, value)`` do it."""
+    import mmap
     import os
     import sys
 
@@ -26,6 +27,8 @@ def make_portable(delete, put):
     for name in [*missing.split(), "O_NOFOLLOW", "O_DIRECTORY", "O_CLOEXEC"]:
         if hasattr(os, name):
             delete(os, name)
+    if hasattr(mmap, "MADV_DONTNEED"):
+        delete(mmap, "MADV_DONTNEED")
     sys.modules["fcntl"] = None
     put(system, "_fallocate", lambda: None)
     put(file, "GROWTH_NEEDS_NO_MAP", True)

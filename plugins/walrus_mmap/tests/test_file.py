@@ -218,6 +218,40 @@ def test_a_dropped_file_is_closed_without_a_sync(backend, tmp_path, monkeypatch)
     assert peek(tmp_path / "file")[:1] == b"x"
 
 
+def test_pages_that_were_let_go_keep_their_bytes(make_file, tmp_path, native_only):
+    file = make_file(4 * MIB)
+    file.reserve(0, 4 * MIB)
+    window = file.memory(0, 4 * MIB)
+    window[:] = bytes(range(256)) * (4 * MIB // 256)
+    before = mapped_bytes(tmp_path / "file")
+    file.unload(5, 3 * MIB)
+    assert mapped_bytes(tmp_path / "file") <= before - 3 * MIB + 2 * PAGE_BYTES
+    assert bytes(window) == bytes(range(256)) * (4 * MIB // 256)
+    assert file.read_at(0, 4 * MIB) == peek(tmp_path / "file")
+    window[100:103] = b"new"
+    assert file.read_at(100, 3) == b"new"
+    file.unload(0, 0)
+    file.unload(7, 100)
+    with pytest.raises(OSError, match="not inside"):
+        file.unload(3 * MIB, 2 * MIB)
+    window.release()
+
+
+def mapped_bytes(path):
+    """Return how much of the file this process has in its page tables."""
+    if not os.path.exists("/proc/self/smaps"):
+        pytest.skip("no /proc here to look at maps in")
+    total_kib, is_ours = 0, False
+    with open("/proc/self/smaps") as lines:
+        for line in lines:
+            first, *rest = line.split()
+            if "-" in first and len(rest) >= 4:
+                is_ours = line.rstrip().endswith(str(path))
+            elif is_ours and first == "Rss:":
+                total_kib += int(rest[0])
+    return total_kib * 1024
+
+
 def test_a_file_cut_by_others_is_an_error_not_a_signal(tmp_path, run_child):
     run_child(
         """

@@ -39,7 +39,12 @@ class MmapBackend:
     @property
     def capabilities(self) -> Capabilities:
         """Windows everywhere; space given back and the cache dropped where the system can."""
-        return Capabilities(memory=True, discard=system.can_punch(), drop_cache=system.can_drop_cache())
+        return Capabilities(
+            memory=True,
+            unload=system.can_unload(),
+            discard=system.can_punch(),
+            drop_cache=system.can_drop_cache(),
+        )
 
     def make_directory(self, path: str) -> None:
         """Create the directory and missing parents, mode 0700 whatever the umask, durably.

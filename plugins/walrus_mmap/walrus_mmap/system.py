@@ -2,7 +2,7 @@
 
 Every function looks its call up when it runs, so that a test can take the call away and prove
 that the stand-in serves. Nothing here knows of maps or of the log; what is not needed for
-correctness (hole punching, dropping the cache) says so by ``can_...``.
+correctness (hole punching, unloading, dropping the cache) says so by ``can_...``.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import functools
+import mmap
 import os
 import stat
 import sys
@@ -219,6 +220,20 @@ def punch(descriptor: int, at_bytes: int, length_bytes: int) -> None:
         number = ctypes.get_errno()
         if number != errno.EINTR:
             raise OSError(number, os.strerror(number))
+
+
+def can_unload() -> bool:
+    """True where ``unload`` works. Elsewhere MADV_DONTNEED is known to mean other things."""
+    return sys.platform == "linux" and hasattr(mmap, "MADV_DONTNEED")
+
+
+def unload(mapping: mmap.mmap, at_bytes: int, end: int) -> None:
+    """Take whole pages of a shared map of a file out of memory: changes stay in the system's cache."""
+    page = mmap.PAGESIZE
+    first = at_bytes + -at_bytes % page
+    length_bytes = end - end % page - first
+    if length_bytes > 0:
+        mapping.madvise(mmap.MADV_DONTNEED, first, length_bytes)
 
 
 def can_drop_cache() -> bool:

@@ -1,0 +1,70 @@
+"""Runway: what lies ready ahead of the frames of an active block: space, pages, the express limit.
+
+Space is reserved in steps that grow with the block, so that an append cannot fail for want of it.
+Where the backend maps the block, the writer moves along a short stretch of mapped pages: those
+ahead of it are made ready in the background, those behind it are let go. Both ends matter: a page
+that is new costs the writer a fault; a page that is still mapped when the system writes it back
+costs that a look into the map and an interrupt of the other processors, and the writer waits.
+
+Threads: the caller holds the topic's lock.
+"""
+
+from __future__ import annotations
+
+from walrus_core.block import Block
+
+FIRST_BYTES = 64 * 1024
+BUSY_BYTES = 4 * 1024 * 1024
+"""Reserved at once for the next block of a topic that has filled one."""
+STEP_MAX_BYTES = 8 * 1024 * 1024
+PACE_BYTES = 2 * 1024 * 1024
+"""The stretch. A sync writes what is ready and not used yet as zeros, so it is short; and a block
+with less space than this belongs to a topic that is not busy: nothing is made ready for it."""
+
+
+class Runway:
+    """The runway of one block with a tail."""
+
+    __slots__ = ("_is_paced", "_ready", "_reserved", "_unloaded", "block")
+
+    def __init__(self, block: Block, reserved_bytes: int, is_paced: bool) -> None:
+        """``is_paced``: the block is mapped, and written more often than synced."""
+        self.block = block
+        self._is_paced = is_paced
+        self._reserved = reserved_bytes
+        self._ready = self._unloaded = 0
+
+    def extend(self, size_bytes: int) -> None:
+        """Make room for ``size_bytes`` behind the frames, and some more.
+
+        Raises: DiskFullError, StorageError: the tail ends where it did.
+        """
+        tail = self.block.tail
+        assert tail is not None, "a block that is written has a tail"
+        at = tail.state[0]
+        needed = at + size_bytes
+        if needed > self._reserved:
+            step = min(max(self._reserved, FIRST_BYTES), STEP_MAX_BYTES)
+            target = min(tail.end, max(needed, self._reserved + step))
+            self.block.reserve(self._reserved, target - self._reserved)
+            self._reserved = target
+        if not self._is_paced or self._reserved < PACE_BYTES:
+            tail.reserved = self._reserved
+            return
+        self._unload(at)
+        limit = min(self._reserved, max(needed, at + PACE_BYTES))
+        ready = min(self._reserved, limit + PACE_BYTES)
+        tail.prepare(max(self._ready, at), ready)
+        self._ready = ready
+        # The express way ends where the next stretch is due.
+        tail.reserved = limit
+
+    def leave(self) -> None:
+        """The block takes no more entries: let all of its pages go."""
+        if self._is_paced and self.block.tail is not None:
+            self._unload(self.block.length_bytes)
+
+    def _unload(self, until: int) -> None:
+        if until > self._unloaded and self.block.file.backend_capabilities.unload:
+            self.block.file.unload(self.block.base + self._unloaded, until - self._unloaded)
+            self._unloaded = until
