@@ -114,7 +114,7 @@ static uint64_t walrus_fnv_plain(const uint8_t *data, size_t length, uint64_t st
 #define WALRUS_SLICED_PLAIN_MAX 44
 #define WALRUS_SLICED_PLAIN_MAX_LONG 96
 
-static uint64_t walrus_sliced_powers[385];                                 /* of the prime */
+static uint64_t walrus_sliced_powers[385]; /* of the prime: up to 256 for these kernels, to 384 for groups */
 static int16_t walrus_sliced_weights[8][4][32] __attribute__((aligned(32))); /* powers in signed limbs, see setup */
 static uint8_t walrus_sliced_products[2][16] __attribute__((aligned(16))); /* nibbles times 0xB3 */
 /* By carry in (bit 4) and parities of four words (bits 0 to 3): which words are flipped by what

@@ -154,9 +154,9 @@ WALRUS_GROUPED_TARGET static void WALRUS_GROUPED(sum)(walrus_group *group)
     WALRUS_GROUPED(tile) tile;
     VECTOR s[VECTORS];
 
-    for (int four = 0; four < WALRUS_GROUPED_LANES / 4; four++) {
-        const int half = four % (2 * BLOCKS) / BLOCKS, place = four / (2 * BLOCKS) * LANES + four % BLOCKS * 8 + half * 4;
-        memcpy((uint16_t *)s + place, group->lows + 4 * four, 8);
+    for (int four = 0; four < WALRUS_GROUPED_LANES / 4; four++) { /* in the order of transpose() */
+        const int vector = four / (2 * BLOCKS), half = four / BLOCKS % 2, block = four % BLOCKS;
+        memcpy((uint16_t *)&s[vector] + 8 * block + 4 * half, group->lows + 4 * four, 8);
     }
     for (int lane = 0; lane < WALRUS_GROUPED_LANES; lane++)
         filled[lane] = pieces[lane];

@@ -62,6 +62,7 @@ class SegmentFile(Protocol):
     def read_at(self, at_bytes: int, length_bytes: int) -> Buffer:
         """Return exactly ``length_bytes``; never-written bytes read as zero.
 
+        The core looks at the bytes soon and lets go of them; a view may outlive ``close`` by that.
         Raises: OSError where the range ends beyond the file or the medium fails.
         """
 

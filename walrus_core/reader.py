@@ -16,7 +16,7 @@ from walrus_core import hot
 from walrus_core.backend import Buffer
 from walrus_core.block import Block
 from walrus_core.errors import ChecksumError, CorruptionError
-from walrus_core.format import FRAME_ALIGN
+from walrus_core.format import FRAME_ALIGN, PAGE_SIZE
 from walrus_core.topic import Topic
 from walrus_core.types import Damage
 
@@ -86,6 +86,7 @@ class _BlockWalk:
         state = block.state
         # Where damage hid the true end from recovery, frames may go on to the end of the block.
         self._end_at = state.at if self._stop_index <= state.entries else block.length_bytes
+        self._state = state
 
     def read(self, offset: int, budget: int, max_entries: int, entries: list[hot.Entry]) -> Optional[Damage]:
         """Append entries from ``offset`` on to ``entries``. Returns: the damage met, if any."""
@@ -119,7 +120,7 @@ class _BlockWalk:
         self, index: int, at: int, budget: int, max_entries: int, entries: list[hot.Entry]
     ) -> Optional[Damage]:
         block = self._block
-        length = min(max(budget, READ_BYTES_MIN), READ_BYTES_MAX)
+        length = self._guess(budget, max_entries)
         while index < self._stop_index and len(entries) < max_entries:
             view = self._bytes(at, length)
             ahead = hot.peek_header(view, 0, block.key)
@@ -144,8 +145,17 @@ class _BlockWalk:
                 return None
             if status != hot.SHORT or at + need > self._end_at:
                 return self._describe(at, index, status, need)
-            length = max(need, min(max(budget, READ_BYTES_MIN), READ_BYTES_MAX))
+            length = max(need, self._guess(budget, max_entries - len(entries)))
         return None
+
+    def _guess(self, budget: int, count: int) -> int:
+        """Return how many bytes of frames will be about enough, as frames of this block go."""
+        state = self._state
+        if state.entries and state.payload_bytes:
+            frames_bytes = state.at - PAGE_SIZE
+            budget = min(budget * frames_bytes // state.payload_bytes, count * frames_bytes // state.entries)
+            budget += budget // 16
+        return min(max(budget, READ_BYTES_MIN), READ_BYTES_MAX)
 
     def _bytes(self, at: int, length: int) -> Buffer:
         return self._block.read(at, max(min(length, self._end_at - at), 0))

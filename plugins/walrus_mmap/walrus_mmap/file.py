@@ -64,17 +64,18 @@ class MmapFile:
         """Return what the file system says of the open file."""
         return os.fstat(self._descriptor)
 
-    def read_at(self, at_bytes: int, length_bytes: int) -> bytes:
-        """Return a copy of exactly ``length_bytes``; never-written bytes read as zero.
+    def read_at(self, at_bytes: int, length_bytes: int) -> Buffer:
+        """Return exactly ``length_bytes``; never-written bytes read as zero.
 
-        Raises: OSError: EIO where the range ends beyond the file or the medium fails.
-        Cost: a copy out of the map where the range was reserved or written here, else a pread.
+        Returns: a view of the map where the range was reserved or written here, which shows what is
+        written later; else a copy. Raises: OSError: EIO where the range ends beyond the file or the
+        medium fails. Cost: nothing is copied, or one pread.
         """
         end = at_bytes + length_bytes
         with self._lock:
             size_bytes = self._check(at_bytes, length_bytes)
             if self._reserved.covers(at_bytes, end):
-                return self._map_up_to(end, size_bytes)[at_bytes:end]
+                return memoryview(self._map_up_to(end, size_bytes))[at_bytes:end].toreadonly()
             if not system.is_positional():
                 return system.read_exactly(self._descriptor, at_bytes, length_bytes)
         return system.read_exactly(self._descriptor, at_bytes, length_bytes)
@@ -182,11 +183,11 @@ class MmapFile:
     def close(self) -> None:
         """Close the maps and the descriptor. Does not make anything durable.
 
-        Raises: BufferError: a window is still out; the file stays open.
+        A map with a view out, such as of a read that is being decoded, goes with its last view.
         """
         with self._lock:
             for mapping in self._maps():
-                mapping.close()
+                _is_closable(mapping)
             self._map = None
             self._old_maps = []
             descriptor, self._descriptor = self._descriptor, -1
