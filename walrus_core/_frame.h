@@ -30,6 +30,8 @@
 /* Frames that are verified side by side: up to so many, and from 4 on no more than so many bytes, to
  * stay in the cache. Kernels take up to 32 payloads, and those of like lengths are sought among these. */
 #define WALRUS_GROUP 128
+#define WALRUS_PREFETCH_AHEAD 4096
+#define WALRUS_PREFETCH_MAX 1024 /* of a larger frame the processor sees by itself where it goes */
 #define WALRUS_GROUP_BYTES 262144
 
 /* The check of a header; `word` is the u32 of kind, flags and batch_remaining. */
@@ -249,6 +251,23 @@ static inline int walrus_take(walrus_reader *reader, const walrus_frame *frame)
     return 1;
 }
 
+/* Ask for the bytes that come AHEAD of the frame at `start`, which ends at reader->at: the place of a
+ * header is known only from the one before, so the processor would wait for each of them. */
+static inline void walrus_prefetch(const walrus_reader *reader, int64_t start)
+{
+#if defined(__GNUC__)
+    int64_t end = reader->at + WALRUS_PREFETCH_AHEAD;
+    if (end > reader->size)
+        return;
+    if (end - start > WALRUS_PREFETCH_AHEAD + WALRUS_PREFETCH_MAX)
+        end = start + WALRUS_PREFETCH_AHEAD + WALRUS_PREFETCH_MAX;
+    for (int64_t at = start + WALRUS_PREFETCH_AHEAD; at < end; at += 64)
+        __builtin_prefetch(reader->data + at);
+#else
+    (void)reader, (void)start;
+#endif
+}
+
 /* Take up to `room` frames, at most a group, by their headers alone; their checksums come next.
  * Returns how many. The status tells why there are no more, WALRUS_GOES_ON where there may be. */
 static int walrus_gather(walrus_reader *reader, walrus_frame *frames, walrus_head *heads, int64_t room)
@@ -261,8 +280,10 @@ static int walrus_gather(walrus_reader *reader, walrus_frame *frames, walrus_hea
             walrus_stop(reader, WALRUS_DONE, 0);
             break;
         }
+        const int64_t before = reader->at;
         if (!walrus_next_header(reader, &heads[count], &frames[count]) || !walrus_take(reader, &frames[count]))
             break;
+        walrus_prefetch(reader, before);
         count++;
         if (count >= WALRUS_FNV_LANES && reader->at - start >= WALRUS_GROUP_BYTES)
             break;
