@@ -49,7 +49,9 @@ def extensions():
         return []
     if not REQUIRED and not all(Path(source).exists() for source in SOURCES):
         return []
-    depends = [str(path) for pattern in ("*.h", "*.pxd") for path in Path("walrus_core").glob(pattern)]
+    depends = [
+        str(path) for pattern in ("*.h", "*.pxd", "*.pxi") for path in Path("walrus_core").glob(pattern)
+    ]
     options = {"include_dirs": ["walrus_core"], "depends": depends, "optional": not REQUIRED}
     return [Extension(source[: -len(".pyx")].replace("/", "."), [source], **options) for source in SOURCES]
 

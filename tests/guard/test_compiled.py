@@ -46,4 +46,4 @@ def test_the_wheel_holds_the_modules_of_the_tree_and_no_others():
 
 @INSTALLED_ONLY
 def test_the_wheel_holds_no_sources_of_the_compiled_module():
-    assert [p.name for p in INSTALLED.rglob("*") if p.suffix in (".c", ".pyx")] == []
+    assert [p.name for p in INSTALLED.rglob("*") if p.suffix in (".c", ".pyx", ".pxd", ".pxi")] == []

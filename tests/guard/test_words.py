@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("walrus_core", "plugins", "tests", "docs", "benchmarks", ".ci")
-SUFFIXES = {".py", ".pyx", ".pxd", ".pyi", ".md", ".toml", ".ini", ".in", ".sh", ".yml", ".yaml"}
+SUFFIXES = {".py", ".pyx", ".pxd", ".pxi", ".pyi", ".md", ".toml", ".ini", ".in", ".sh", ".yml", ".yaml"}
 SCRIPTS = {"quickstart", "check", "run"}
 
 # Written in pieces so that this file passes its own test. The verb ("recorded") is fine; the
