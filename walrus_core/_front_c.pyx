@@ -138,9 +138,10 @@ cdef class Front:
     """Base of Walrus: the calls that have an express way."""
 
     cdef public Express _express
+    cdef public Express _in_flight      # for appends that nobody waits for
 
     def __cinit__(self, *args, **kwargs):
-        self._express = Express()
+        self._express = self._in_flight = Express()
         self._express.blocked = True
 
     @cython.binding(False)
@@ -159,19 +160,34 @@ cdef class Front:
 
         Durability: sync-each: survives power loss on return. Else survives the death of the process.
         """
+        cdef object offset = self._append_quickly(self._express, topic, data)
+        return self._append_entry(topic, data) if offset is None else offset
+
+    @cython.binding(False)
+    def append_nowait(self, topic, data):
+        """Append one entry and return its offset at once, whatever the schedule is.
+
+        With sync-each the log syncs in the background what is in flight, and the entry is visible
+        once it is durable. ``wait_durable`` waits for that, ``durable_offset`` tells, and
+        ``append_async`` is awaited until then. Else the same as ``append_for_topic``.
+
+        Raises: as ``append_for_topic``; a sync that fails later poisons the log.
+        """
+        cdef object offset = self._append_quickly(self._in_flight, topic, data)
+        return self._append_in_flight(topic, data) if offset is None else offset
+
+    cdef inline object _append_quickly(self, Express express, object topic, object data):
+        """Append past the lock, or return None where the long way must be taken."""
         cdef PyObject* found
-        cdef object offset
-        cdef Express express = self._express
-        if PyBytes_CheckExact(data) and PyUnicode_CheckExact(topic) and not express.blocked:
-            found = PyDict_GetItemWithError(express._tails, topic)
-            if found != NULL:
-                try:
-                    offset = (<Tail> found).append_quickly(<bytes> data)
-                except OSError as error:
-                    raise self._write_error(topic, error) from error
-                if offset is not None:
-                    return offset
-        return self._append_entry(topic, data)
+        if not PyBytes_CheckExact(data) or not PyUnicode_CheckExact(topic) or express.blocked:
+            return None
+        found = PyDict_GetItemWithError(express._tails, topic)
+        if found == NULL:
+            return None
+        try:
+            return (<Tail> found).append_quickly(<bytes> data)
+        except OSError as error:
+            raise self._write_error(topic, error) from error
 
     @cython.binding(False)
     def batch_append_for_topic(self, topic, batch):

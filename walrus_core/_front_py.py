@@ -73,6 +73,7 @@ class Front:
     """Base of Walrus: the calls that have an express way."""
 
     _express: Express
+    _in_flight: Express
 
     def append_for_topic(self, topic: str, data: Any) -> int:
         """Append one entry; a new topic begins with its first entry.
@@ -90,6 +91,17 @@ class Front:
         Durability: sync-each: survives power loss on return. Else survives the death of the process.
         """
         return self._append_entry(topic, data)
+
+    def append_nowait(self, topic: str, data: Any) -> int:
+        """Append one entry and return its offset at once, whatever the schedule is.
+
+        With sync-each the log syncs in the background what is in flight, and the entry is visible
+        once it is durable. ``wait_durable`` waits for that, ``durable_offset`` tells, and
+        ``append_async`` is awaited until then. Else the same as ``append_for_topic``.
+
+        Raises: as ``append_for_topic``; a sync that fails later poisons the log.
+        """
+        return self._append_in_flight(topic, data)
 
     def batch_append_for_topic(self, topic: str, batch: Iterable[Any]) -> range:
         """Append all entries of ``batch`` or none, for readers at any moment and after any crash.
@@ -129,6 +141,9 @@ class Front:
     # --- the long way, which ``Walrus`` and its bases have ------------------------------------------
 
     def _append_entry(self, topic: str, data: Any) -> int:
+        raise NotImplementedError
+
+    def _append_in_flight(self, topic: str, data: Any) -> int:
         raise NotImplementedError
 
     def _append_batch(self, topic: str, batch: Iterable[Any]) -> range:

@@ -53,12 +53,14 @@ class Engine:
         everything that was taken is given back.
         """
         self.options = options
+        self._waits = options.fsync_schedule.kind == "each"
         quiet = "WALRUS_QUIET" in os.environ
         self.events = Events(options.observers, quiet)
         self.express = Express()
-        self.gate = Gate(
-            options.path, self.events.poisoned, quiet, self.express, writes_sync=options.durable_writes
-        )
+        # Where every append waits for its sync, only those in flight may go past the lock.
+        self.express_in_flight = Express() if self._waits else self.express
+        ways = (self.express, self.express_in_flight)
+        self.gate = Gate(options.path, self.events.poisoned, quiet, ways, writes_sync=options.durable_writes)
         self.topics: dict[str, Topic] = {}
         self._cursors_by_topic: dict[str, dict[str, Cursor]] = {}
         self.door = Door()
@@ -177,7 +179,6 @@ class Engine:
             return topic
 
     def _new_topic(self, name: str, page: CursorPage) -> Topic:
-        waits = self.options.fsync_schedule.kind == "each"
         return Topic(
             name,
             page,
@@ -185,7 +186,8 @@ class Engine:
             self.syncer,
             self.gate,
             self.options.clock,
-            None if waits else self.express,
+            self.express_in_flight,
+            is_paced=not self._waits,
         )
 
     def _add_cursor(self, topic: Topic, name: str, page: Any) -> Cursor:
@@ -212,7 +214,7 @@ class Engine:
 
         Raises: PoisonedError is for the caller to decide; after a failure only durable ones count.
         """
-        if self.options.fsync_schedule.kind == "each" or self.gate.failure is not None:
+        if self._waits or self.gate.failure is not None:
             return topic.durable_offset
         return topic.next_offset
 
@@ -252,7 +254,12 @@ class Engine:
             # A defect of ours must not end syncing in silence: no more writes are taken.
             failure = StorageError(path=self.options.path, operation="sync", errno=None, reason=repr(error))
             self.gate.poison(failure)
-        return not self.syncer.is_idle and self.options.fsync_schedule.kind == "interval"
+        return not self.syncer.is_idle and self.options.fsync_schedule.kind != "never"
+
+    def request_sync(self) -> None:
+        """Let the flusher sync what is in flight, where no schedule does."""
+        if self.options.fsync_schedule.kind != "interval":
+            self._flusher.wake()
 
     def sync(self) -> None:
         """Make all entries and all cursors durable. Raises: SyncFailedError, PoisonedError."""

@@ -60,7 +60,7 @@ class Gate:
         path: str,
         announce: Callable[[Exception], None],
         quiet: bool,
-        express: Barrier,
+        express: tuple[Barrier, ...],
         writes_sync: bool = False,
     ) -> None:
         """``announce`` is told once about the failure that poisons the log. ``writes_sync`` says
@@ -96,16 +96,19 @@ class Gate:
                 raise PoisonedError(path=self.path, reason=str(self.failure)) from self.failure
             self.check_open()
 
+    def _block_calls(self) -> None:
+        for express in self._express:
+            express.blocked = True
+        self.blocks_calls = True
+
     def shut(self) -> None:
         """Let no new call begin; what is under way may still write."""
-        self._express.blocked = True
-        self.blocks_calls = True
+        self._block_calls()
         self.state = CLOSED
 
     def leave(self, state: str) -> None:
         """Close the gate for good: CLOSED or FORKED."""
-        self._express.blocked = True
-        self.blocks_calls = True
+        self._block_calls()
         self.blocks_writes = True
         self.state = state
 
@@ -114,8 +117,7 @@ class Gate:
         if self.failure is not None:
             return
         self.failure = error
-        self._express.blocked = True
-        self.blocks_calls = True
+        self._block_calls()
         self.blocks_writes = True
         if not self.quiet:
             logger.error("log at %s is poisoned: %s", self.path, error)

@@ -29,6 +29,18 @@ class TopicHandle:
         """Append one entry; see ``Walrus.append_for_topic``."""
         return self._wal.append_for_topic(self.name, data)
 
+    def append_nowait(self, data: Any) -> int:
+        """Append one entry and do not wait for it; see ``Walrus.append_nowait``."""
+        return self._wal.append_nowait(self.name, data)
+
+    async def append_async(self, data: Any) -> int:
+        """Append one entry and await that it is durable; see ``Walrus.append_async``."""
+        return await self._wal.append_async(self.name, data)
+
+    def wait_durable(self, offset: int) -> None:
+        """Wait until the entry at ``offset`` is durable; see ``Walrus.wait_durable``."""
+        self._wal.wait_durable(self.name, offset)
+
     def append_batch(self, batch: Iterable[Any]) -> range:
         """Append all entries or none; see ``Walrus.batch_append_for_topic``."""
         return self._wal.batch_append_for_topic(self.name, batch)

@@ -1,7 +1,8 @@
 """When to sync, what a completed sync proves, and who is told.
 
-One lock is the whole of group commit: whoever gets it syncs for everybody who wrote before,
-and whoever waited for it finds its own entries durable already.
+Group commit: whoever finds nobody syncing leads, and syncs for everybody who wrote before; the
+others wait, each on a lock of its own, and the leader lets go of those whose entries are durable
+and of one more, who leads next. Nobody queues up for a lock that someone syncs under.
 
 Invariant: ``durable_offset`` of a topic moves only to the end that was published when a sync
 of every dirty file holding its bytes began. A failed sync poisons the log; nothing is retried.
@@ -11,18 +12,24 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Optional, Protocol
 
 from walrus_core import format as fmt
+from walrus_core.awaiting import Awaiting
 from walrus_core.block import Block, State
 from walrus_core.cursorfile import CursorFile
-from walrus_core.errors import StorageError, SyncFailedError
+from walrus_core.errors import PoisonedError, StorageError, SyncFailedError
 from walrus_core.files import FileCache, LogFile
-from walrus_core.gate import Gate
+from walrus_core.gate import Gate, RLock, take_lock
 
 MARK_INTERVAL_S = 0.1
 """Marks only shorten recovery and tell damage from a torn tail, so a busy tail gets few."""
+
+
+FOLLOW_S = 0.1
+"""After so long a follower looks by itself whether there is a leader."""
 
 
 class Syncable(Protocol):
@@ -64,6 +71,8 @@ class Syncer:
         self._durable_writes = durable_writes
         self._dirty: dict[Syncable, None] = {}
         self._lock = threading.RLock()
+        self.awaiting = Awaiting(self.failure)
+        self._followers: deque[tuple[Syncable, int, threading.Lock]] = deque()
         self._marked_s = 0.0
         self._clean_lock = threading.RLock()
 
@@ -100,12 +109,49 @@ class Syncer:
         Raises: SyncFailedError, PoisonedError: whether they do is in doubt.
         """
         while topic.durable_offset < offset:
-            with self._lock:
-                if topic.durable_offset >= offset:
-                    return
+            if not self._lead(topic, offset):
+                self._follow(topic, offset)
+
+    def _lead(self, topic: Syncable, offset: int) -> bool:
+        """Sync for everybody, unless somebody is at it. Returns: whether this thread did."""
+        held: list[RLock] = []
+        try:
+            if not take_lock(self._lock, held):
+                return False
+            if topic.durable_offset < offset:
                 self._raise_if_failed()
                 self._sync_topics()
                 self._check_covered(topic, offset)
+            return True
+        finally:
+            if held:
+                held[0].release()
+                self._hand_over()
+
+    def _follow(self, topic: Syncable, offset: int) -> None:
+        """Wait until a leader lets go of this thread, because its entries are durable or it is to lead."""
+        released = threading.Lock()
+        released.acquire()
+        self._followers.append((topic, offset, released))
+        # Again, now that a leader who ends can see this thread: the one before may have ended already.
+        if not self._lead(topic, offset):
+            # Not for ever: an interrupt may have ended the one who was to lead.
+            released.acquire(timeout=FOLLOW_S)
+
+    def _hand_over(self) -> None:
+        """Let go of the followers who need not wait any more, and of one who will lead the others."""
+        waiting: list[tuple[Syncable, int, threading.Lock]] = []
+        for _ in range(len(self._followers)):
+            follower = self._followers.popleft()
+            topic, offset, released = follower
+            if topic.durable_offset >= offset or self._gate.failure is not None:
+                released.release()
+            else:
+                waiting.append(follower)
+        if waiting:
+            self._followers.extend(waiting[1:])
+            waiting[0][2].release()
+        self.awaiting.tell()
 
     def _check_covered(self, topic: Syncable, offset: int) -> None:
         """A sync that proves nothing for its own caller is a defect of ours: take no more writes."""
@@ -117,21 +163,35 @@ class Syncer:
 
     def sync(self) -> None:
         """Make everything that was written before the call durable. Raises as ``wait``."""
-        with self._lock:
-            self._raise_if_failed()
-            self._sync_topics()
+        try:
+            with self._lock:
+                self._raise_if_failed()
+                self._sync_topics()
+        finally:
+            self._hand_over()
 
     def _raise_if_failed(self) -> None:
-        failure = self._gate.failure
-        if isinstance(failure, SyncFailedError):
-            # Who waited while somebody else's sync failed learns the same: its entries are in doubt.
-            raise SyncFailedError(
-                path=failure.path,
-                operation=failure.operation,
-                errno=failure.errno,
-                reason=failure._facts["reason"],
-            ) from failure
+        failure = self.failure()
+        if failure is not None:
+            raise failure
         self._gate.check_write()
+
+    def failure(self) -> Optional[StorageError]:
+        """Return the error for those who wait for a sync that will not come, None where it may.
+
+        Who waits while somebody else's sync fails learns the same: its entries are in doubt.
+        """
+        failure = self._gate.failure
+        if not isinstance(failure, SyncFailedError):
+            return failure and PoisonedError(path=self._gate.path, reason=str(failure))
+        again = SyncFailedError(
+            path=failure.path,
+            operation=failure.operation,
+            errno=failure.errno,
+            reason=failure._facts["reason"],
+        )
+        again.__cause__ = failure
+        return again
 
     def _sync_topics(self) -> None:
         begun = [(topic, *topic.begin_sync()) for topic in list(self._dirty)]

@@ -47,6 +47,7 @@ class Topic:
         "_clock",
         "_express",
         "_gate",
+        "_is_paced",
         "_resume_offset",
         "_runway",
         "_syncer",
@@ -71,13 +72,15 @@ class Topic:
         syncer: Syncer,
         gate: Gate,
         clock: Optional[Callable[[], int]],
-        express: Optional[Express],
+        express: Express,
+        is_paced: bool,
     ) -> None:
         """A topic without entries; ``restore`` gives it what recovery found.
 
-        ``express``: where appends may go past the lock, None where each waits for its sync.
+        ``express``: where appends may go past the lock. ``is_paced``: as for ``Runway``.
         """
         self._express = express
+        self._is_paced = is_paced
         self.name = name
         self.encoded = name.encode("utf-8")
         self.page = page
@@ -160,8 +163,7 @@ class Topic:
 
     def bar(self) -> None:
         """Keep appends out of the express way. Called first by whoever has taken the lock."""
-        if self._express is not None:
-            self._express.bar_tail(self.name)
+        self._express.bar_tail(self.name)
 
     def admit(self) -> None:
         """Let appends take the express way, as long as nobody takes the lock. The caller holds it.
@@ -170,7 +172,7 @@ class Topic:
         """
         active = self.active
         tail = None if active is None else active.tail
-        if self._express is not None and self.is_dirty and tail is not None:
+        if self.is_dirty and tail is not None:
             self._express.admit_tail(self.name, tail)
 
     def _append_here(self, block: Block, data: object) -> int:
@@ -223,7 +225,7 @@ class Topic:
     def _runway_of(self, block: Block, tail: hot.Tail) -> Runway:
         runway = self._runway
         if runway is None or runway.block is not block:
-            is_paced = self._express is not None and block.file.backend_capabilities.memory
+            is_paced = self._is_paced and block.file.backend_capabilities.memory
             runway = self._runway = Runway(block, tail.reserved, is_paced)
         return runway
 

@@ -15,7 +15,7 @@ from walrus_core import hot
 from walrus_core.batch import append_batch, check_batch
 from walrus_core.config import FsyncSchedule, Options, ReadConsistency, encode_topic
 from walrus_core.engine import Engine
-from walrus_core.errors import StorageError
+from walrus_core.errors import OffsetOutOfRangeError, StorageError
 from walrus_core.gate import FORKED, OPEN
 from walrus_core.reading import TopicReads
 from walrus_core.topic import Topic
@@ -58,6 +58,7 @@ class Walrus(TopicReads):
         self._engine = Engine(options)
         self._topics = self._engine.topics
         self._express = self._engine.express
+        self._in_flight = self._engine.express_in_flight
         self._waits = options.fsync_schedule.kind == "each"
         self._persist_every = options.consistency.persist_every
         self._on_corruption = options.on_corruption
@@ -115,13 +116,24 @@ class Walrus(TopicReads):
     def _append_entry(self, topic: str, data: Any) -> int:
         """Append one entry, the long way; see ``append_for_topic``."""
         with self._engine.door.enter("an append"):
-            found = self._lookup(topic)
-            if found is None:
-                found = self._new_topic(topic, data)
+            found = self._topic_for(topic, data)
             offset = found.append(data)
             if self._waits:
                 self._engine.syncer.wait(found, offset + 1)
             return offset
+
+    def _append_in_flight(self, topic: str, data: Any) -> int:
+        """Append one entry and do not wait, the long way; see ``append_nowait``."""
+        with self._engine.door.enter("an append"):
+            offset = self._topic_for(topic, data).append(data)
+        if self._waits:
+            self._engine.request_sync()
+        return offset
+
+    def _topic_for(self, topic: str, data: Any) -> Topic:
+        """Return the topic, made for an entry that could be appended. Raises: nothing changed."""
+        found = self._lookup(topic)
+        return self._new_topic(topic, data) if found is None else found
 
     def _append_batch(self, topic: str, batch: Iterable[Any]) -> range:
         """Append a batch, the long way; see ``batch_append_for_topic``."""
@@ -156,6 +168,37 @@ class Walrus(TopicReads):
         return self._engine.make_topic(topic, encoded)
 
     # --- durability ---------------------------------------------------------------------------
+
+    async def append_async(self, topic: str, data: Any) -> int:
+        """Append one entry and return its offset once it survives power loss; for ``asyncio``.
+
+        Many may be under way on one event loop: a sync serves them all. With an interval schedule
+        the next one does, with the others one is begun at once. A call that is cancelled has
+        appended its entry all the same.
+
+        Raises: as ``append_nowait``; SyncFailedError: the entry is in doubt, the log is poisoned.
+        """
+        offset = self.append_nowait(topic, data)
+        found = self._topics[topic]
+        if found.durable_offset <= offset:
+            self._engine.request_sync()
+            await self._engine.syncer.awaiting.until(found, offset)
+        return offset
+
+    def wait_durable(self, topic: str, offset: int) -> None:
+        """Return when the entry at ``offset``, and so every one before it, survives power loss.
+
+        Syncs by itself unless somebody is at it. Raises: OffsetOutOfRangeError: there is no such
+        entry yet. SyncFailedError: what was not durable before is in doubt. PoisonedError, ClosedError.
+        """
+        found = self._find(topic)
+        next_offset = 0 if found is None else found.next_offset
+        if isinstance(offset, bool) or not isinstance(offset, int) or not 0 <= offset < next_offset:
+            raise OffsetOutOfRangeError(topic=topic, offset=offset, oldest=0, next=next_offset)
+        if found is not None and found.durable_offset <= offset:
+            with self._engine.door.enter("a wait for a sync"):
+                self._engine.gate.check_open()
+                self._engine.syncer.wait(found, offset + 1)
 
     def sync(self) -> None:
         """Make every entry that was appended before the call, and every cursor, durable.

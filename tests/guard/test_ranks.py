@@ -43,6 +43,7 @@ RANKS = {
     "walrus_core.cursorfile": 5,
     "walrus_core.segment": 5,
     "walrus_core.allocator": 6,
+    "walrus_core.awaiting": 6,
     "walrus_core.block": 6,
     "walrus_core.chain": 7,
     "walrus_core.runway": 7,

@@ -1,0 +1,209 @@
+"""Appends that nobody waits for, and those that are awaited on an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+from helpers import EACH, NEVER, contents, run_threads, wait_until, with_faults
+
+from walrus_core import FsyncSchedule
+from walrus_core.errors import ClosedError, OffsetOutOfRangeError, PoisonedError, SyncFailedError
+
+SOON = FsyncSchedule.milliseconds(5)
+SCHEDULES = pytest.mark.parametrize("schedule", [EACH, SOON, NEVER], ids=["each", "interval", "never"])
+
+
+@SCHEDULES
+def test_what_is_in_flight_arrives(store, schedule):
+    wal = store.open(fsync_schedule=schedule)
+    payloads = [b"%d" % number * (number % 700) for number in range(500)]
+    offsets = [wal.append_nowait("t", payload) for payload in payloads]
+    assert offsets == list(range(500))
+    assert wal.next_offset("t") == 500
+    wal.wait_durable("t", 499)
+    assert wal.durable_offset("t") == 500
+    assert contents(wal, "t") == payloads
+    wal.close()
+    assert contents(store.open(), "t") == payloads
+
+
+def test_the_log_syncs_by_itself_what_is_in_flight(store):
+    wal = store.open(fsync_schedule=EACH)
+    for number in range(50):
+        wal.append_nowait("t", b"%d" % number)
+    wait_until(lambda: wal.durable_offset("t") == 50)
+    # It was idle in between.
+    wal.append_nowait("t", b"later")
+    wait_until(lambda: wal.durable_offset("t") == 51)
+
+
+def test_with_sync_each_nothing_is_visible_before_it_is_durable(memory_store):
+    wal, backend = with_faults(memory_store, fsync_schedule=EACH)
+    wal.append_for_topic("t", b"first")
+    begun, gate = threading.Event(), threading.Event()
+    backend.during("sync", lambda: (begun.set(), gate.wait(20)))
+    wal.append_nowait("t", b"second")
+    assert begun.wait(20)
+    assert wal.next_offset("t") == 2
+    assert contents(wal, "t") == [b"first"]
+    gate.set()
+    wal.wait_durable("t", 1)
+    assert contents(wal, "t") == [b"first", b"second"]
+
+
+def test_entries_below_the_durable_offset_survive_a_power_cut(memory_store):
+    wal, backend = with_faults(memory_store, fsync_schedule=EACH)
+    for number in range(200):
+        wal.append_nowait("t", b"%d" % number * 100)
+        if number % 20 == 7:
+            durable = wal.durable_offset("t")
+            memory = type(memory_store)("memory", memory_store.path)
+            memory._memory = backend.synced_store()
+            with memory.open() as after:
+                found = contents(after, "t")
+                assert len(found) >= durable
+                assert found == [b"%d" % place * 100 for place in range(len(found))]
+
+
+@pytest.mark.parametrize("offset", [2, -1, 10**30, True, "0", None])
+def test_only_an_entry_can_be_waited_for(memory_store, offset):
+    wal = memory_store.open(fsync_schedule=NEVER)
+    wal.append_nowait("t", b"a")
+    wal.append_nowait("t", b"b")
+    with pytest.raises(OffsetOutOfRangeError):
+        wal.wait_durable("t", offset)
+    with pytest.raises(OffsetOutOfRangeError):
+        wal.wait_durable("unknown", 0)
+    assert wal.durable_offset("t") == 0
+
+
+def test_a_failed_sync_reaches_everyone_who_waits(memory_store):
+    wal, backend = with_faults(memory_store, fsync_schedule=EACH)
+    wal.append_for_topic("t", b"first")
+    backend.fail("sync", times=None)
+
+    async def main() -> list[object]:
+        tasks = [wal.append_async("t", b"%d" % number) for number in range(20)]
+        return list(await asyncio.gather(*tasks, return_exceptions=True))
+
+    answers = asyncio.run(main())
+    assert {type(answer) for answer in answers} <= {SyncFailedError, PoisonedError}
+    assert SyncFailedError in {type(answer) for answer in answers}
+    with pytest.raises(SyncFailedError):
+        wal.wait_durable("t", 1)
+    with pytest.raises(PoisonedError):
+        wal.append_nowait("t", b"never")
+    assert [entry.data for entry in wal.batch_read_for_topic("t", start_offset=0)] == [b"first"]
+
+
+# --- on event loops ---------------------------------------------------------------------------
+
+
+@SCHEDULES
+def test_awaited_appends_are_durable(store, schedule):
+    wal = store.open(fsync_schedule=schedule)
+    order: list[int] = []
+
+    async def append(number: int) -> None:
+        for step in range(5):
+            offset = await wal.append_async("t", b"%d.%d" % (number, step))
+            assert wal.durable_offset("t") > offset
+            order.append(offset)
+
+    async def main() -> None:
+        await asyncio.gather(*(append(number) for number in range(30)))
+
+    asyncio.run(main())
+    assert sorted(order) == list(range(150))
+    wal.close()
+    assert len(contents(store.open(), "t")) == 150
+
+
+def test_a_handle_does_the_same(memory_store):
+    wal = memory_store.open(fsync_schedule=EACH)
+    topic = wal.topic("t")
+    assert topic.append_nowait(b"a") == 0
+    topic.wait_durable(0)
+    assert asyncio.run(topic.append_async(b"b")) == 1
+    assert wal.durable_offset("t") == 2
+
+
+def test_several_loops_may_wait(memory_store):
+    wal = memory_store.open(fsync_schedule=EACH)
+
+    def run() -> list[int]:
+        async def main() -> list[int]:
+            return await asyncio.gather(*(wal.append_async("t", b"x") for _ in range(40)))
+
+        return asyncio.run(main())
+
+    answers = run_threads([run] * 4, seconds=30)
+    assert sorted(offset for answer in answers for offset in answer) == list(range(160))
+
+
+def test_a_cancelled_append_has_happened(memory_store):
+    wal, backend = with_faults(memory_store, fsync_schedule=EACH)
+    wal.append_for_topic("t", b"first")
+    gate = threading.Event()
+    backend.during("sync", lambda: gate.wait(20))
+
+    async def main() -> int:
+        task = asyncio.ensure_future(wal.append_async("t", b"cancelled"))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return await wal.append_async("t", b"next")
+
+    assert asyncio.run(main()) == 2
+    assert contents(wal, "t") == [b"first", b"cancelled", b"next"]
+
+
+def test_a_loop_that_is_gone_is_in_nobodys_way(memory_store):
+    wal, backend = with_faults(memory_store, fsync_schedule=EACH)
+    wal.append_for_topic("t", b"first")
+    gate = threading.Event()
+    backend.during("sync", lambda: gate.wait(20))
+
+    async def leave() -> None:
+        task = asyncio.ensure_future(wal.append_async("t", b"left"))
+        await asyncio.sleep(0.01)
+        task.cancel()
+
+    asyncio.run(leave())
+    gate.set()
+    assert asyncio.run(wal.append_async("t", b"next")) == 2
+    wal.sync()
+    assert wal.durable_offset("t") == 3
+
+
+def test_after_close_every_way_is_closed(memory_store):
+    wal = memory_store.open(fsync_schedule=EACH)
+    for number in range(30):
+        wal.append_nowait("t", b"%d" % number)
+    wal.close()
+    for call in (
+        lambda: wal.append_nowait("t", b"x"),
+        lambda: asyncio.run(wal.append_async("t", b"x")),
+        lambda: wal.wait_durable("t", 0),
+    ):
+        with pytest.raises(ClosedError):
+            call()
+    assert len(contents(memory_store.open(), "t")) == 30
+
+
+def test_threads_append_and_wait_beside_each_other(store):
+    wal = store.open(fsync_schedule=EACH)
+
+    def work() -> None:
+        for _ in range(25):
+            offsets = [wal.append_nowait("t", b"n" * 50) for _ in range(4)]
+            wal.wait_durable("t", offsets[-1])
+            assert wal.durable_offset("t") > offsets[-1]
+            assert wal.append_for_topic("t", b"w") < wal.durable_offset("t")
+
+    run_threads([work] * 6, seconds=60)
+    assert wal.next_offset("t") == wal.durable_offset("t") == 6 * 25 * 5

@@ -1,0 +1,97 @@
+"""Futures of event loops that wait for entries to become durable.
+
+A sync may end on any thread; a future belongs to the thread of its loop. So a completed sync only
+asks each loop with waiters, once, to look: the loop then settles all futures that the sync covered.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Optional, Protocol
+
+if TYPE_CHECKING:
+    import asyncio  # slow to import, and there already for whoever has a loop
+
+
+class Durable(Protocol):
+    """What is asked of a topic."""
+
+    durable_offset: int
+
+
+class Waiters:
+    """The futures of one loop. Only the loop's thread touches them."""
+
+    __slots__ = ("by_topic", "is_asked")
+
+    def __init__(self) -> None:
+        self.by_topic: dict[Durable, deque[tuple[int, asyncio.Future[None]]]] = {}
+        """For each topic (offset, future), offsets ascending."""
+        self.is_asked = False
+
+
+class Awaiting:
+    """All event loops that wait for entries of one log."""
+
+    def __init__(self, failure: Callable[[], Optional[BaseException]]) -> None:
+        """``failure`` says why nothing becomes durable any more, or None."""
+        self._failure = failure
+        self._loops: dict[asyncio.AbstractEventLoop, Waiters] = {}
+        self._lock = threading.RLock()
+
+    def until(self, topic: Durable, offset: int) -> asyncio.Future[None]:
+        """Return a future of the running loop that is done when the entry at ``offset`` is durable.
+
+        It raises what ``failure`` says where that will never be known.
+        """
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        with self._lock:
+            waiters = self._loops.setdefault(loop, Waiters())
+            waiters.by_topic.setdefault(topic, deque()).append((offset, future))
+        if topic.durable_offset > offset or self._failure() is not None:
+            # The sync was over before the future was there for it to see.
+            self._settle(loop)
+        return future
+
+    def tell(self) -> None:
+        """Something became durable, or nothing will any more. Called on any thread; cheap."""
+        if not self._loops:
+            return
+        with self._lock:
+            for loop, waiters in list(self._loops.items()):
+                if waiters.is_asked:
+                    continue
+                try:
+                    waiters.is_asked = True
+                    loop.call_soon_threadsafe(self._settle, loop)
+                except RuntimeError:
+                    # The loop was closed: nobody waits on it any more.
+                    del self._loops[loop]
+
+    def _settle(self, loop: asyncio.AbstractEventLoop) -> None:
+        """On the loop's own thread: settle the futures whose entries are durable, or all of them."""
+        with self._lock:
+            waiters = self._loops.get(loop)
+            if waiters is None:
+                return
+            waiters.is_asked = False
+            failure = self._failure()
+            for topic, queue in list(waiters.by_topic.items()):
+                durable_offset = topic.durable_offset
+                while queue and (queue[0][0] < durable_offset or failure is not None):
+                    offset, future = queue.popleft()
+                    if future.done():
+                        continue
+                    if offset < durable_offset or failure is None:
+                        future.set_result(None)
+                    else:
+                        future.set_exception(failure)
+                if not queue:
+                    del waiters.by_topic[topic]
+            if not waiters.by_topic:
+                del self._loops[loop]
