@@ -41,6 +41,11 @@ class Awaiting:
         self._loops: dict[asyncio.AbstractEventLoop, Waiters] = {}
         self._lock = threading.RLock()
 
+    @property
+    def has_loops(self) -> bool:
+        """True where a loop waits."""
+        return bool(self._loops)
+
     def until(self, topic: Durable, offset: int) -> asyncio.Future[None]:
         """Return a future of the running loop that is done when the entry at ``offset`` is durable.
 
@@ -59,9 +64,7 @@ class Awaiting:
         return future
 
     def tell(self) -> None:
-        """Something became durable, or nothing will any more. Called on any thread; cheap."""
-        if not self._loops:
-            return
+        """Something became durable, or nothing will any more. Called on any thread."""
         with self._lock:
             for loop, waiters in list(self._loops.items()):
                 if waiters.is_asked:

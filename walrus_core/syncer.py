@@ -126,7 +126,8 @@ class Syncer:
         finally:
             if held:
                 held[0].release()
-                self._hand_over()
+                if self._followers or self.awaiting.has_loops:
+                    self._hand_over()
 
     def _follow(self, topic: Syncable, offset: int) -> None:
         """Wait until a leader lets go of this thread, because its entries are durable or it is to lead."""
@@ -204,8 +205,10 @@ class Syncer:
         if files and not self._durable_writes:
             started_s = time.monotonic()
             count = self._files.sync(files)
-            self._synced(count, time.monotonic() - started_s)
-        now_s = time.monotonic()
+            now_s = time.monotonic()
+            self._synced(count, now_s - started_s)
+        else:
+            now_s = time.monotonic()
         marks_due = now_s - self._marked_s >= MARK_INTERVAL_S
         for topic, end_offset, blocks in begun:
             topic.durable_offset = max(topic.durable_offset, end_offset)
@@ -221,6 +224,8 @@ class Syncer:
         sync tries again (or the log is poisoned by now).
         """
         for block, state in blocks:
+            if block.final is None and not marks_due:
+                continue
             # A mark vouches for whole batches: nothing of a block that is not published yet.
             if block.is_sealed or block.first_offset + state.entries > topic.durable_offset:
                 continue
@@ -229,7 +234,7 @@ class Syncer:
                     block.write_mark(block.final, fmt.MARK_SEALED)
                     block.close_tail()
                     self._sealed(block, topic)
-                elif block.final is None and marks_due and state.entries and state.at > block.marked_at:
+                elif block.final is None and state.entries and state.at > block.marked_at:
                     block.write_mark(state, 0)
             except StorageError as error:
                 self._gate.warn("a mark of %s was not written: %s", block.file.path, error)

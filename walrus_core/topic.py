@@ -346,7 +346,7 @@ class Topic:
             for block, _state in blocks:
                 if block.is_sealed and block in self.unsynced:
                     self.unsynced.remove(block)
-            if self.next_offset != end_offset or any(block is not self.active for block in self.unsynced):
+            if self.next_offset != end_offset or self.unsynced not in ([], [self.active]):
                 self.admit()
                 return
             # The flag first: should an interrupt come in between, the topic is synced once too often.

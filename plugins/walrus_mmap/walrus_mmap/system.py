@@ -17,6 +17,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, Optional
 
+from walrus_core.backend import Buffer
+
 CHUNK_BYTES = 64 * 1024
 """Zeros are written in pieces of this length: the cache pages that larger writes make are slow to
 write to in small steps later."""
@@ -113,6 +115,22 @@ def read_exactly(descriptor: int, at_bytes: int, length_bytes: int) -> bytes:
         at_bytes += len(part)
         length_bytes -= len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def has_one_cache() -> bool:
+    """True where writes by system calls and maps of a file are two views of the same pages."""
+    return hasattr(os, "pwrite") and sys.platform in ("linux", "darwin")
+
+
+def write_exactly(descriptor: int, at_bytes: int, data: Buffer) -> None:
+    """Write all of ``data``. Raises: OSError; part of it may be written."""
+    with memoryview(data).cast("B") as view:
+        done = 0
+        while done < len(view):
+            count = os.pwrite(descriptor, view[done:], at_bytes + done)
+            if not count:
+                raise OSError(errno.EIO, "a write wrote nothing")
+            done += count
 
 
 def zero(descriptor: int, at_bytes: int, length_bytes: int) -> None:
