@@ -139,15 +139,21 @@ class Block:
         """Reserve space. Raises: DiskFullError: undone."""
         self.file.reserve(self.base + at, length)
 
-    def open_tail(self, state: State, reserved: int, clock: Optional[Callable[[], int]]) -> hot.Tail:
+    def open_tail(
+        self, state: State, reserved: int, clock: Optional[Callable[[], int]], is_synced_each: bool
+    ) -> hot.Tail:
         """Make the block ready for appends behind ``state``; its file stays open until ``close_tail``.
+
+        ``is_synced_each``: prefer a descriptor to a map, whose pages a sync protects from writing, so
+        that each append behind one meets a fault.
 
         Raises: StorageError: as before.
         """
         handle = self.file.hold()
         capabilities = self.file.backend_capabilities
         try:
-            window = handle.memory(self.base, self.length_bytes) if capabilities.memory else None
+            maps = capabilities.memory and not (is_synced_each and capabilities.fileno)
+            window = handle.memory(self.base, self.length_bytes) if maps else None
             descriptor = handle.fileno() if capabilities.fileno else -1
             self.tail = hot.Tail(
                 write=self.write,

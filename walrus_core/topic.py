@@ -111,7 +111,7 @@ class Topic:
         if blocks:
             last = blocks[-1]
             if appendable:
-                last.open_tail(last.state, last.state.at, self._clock)
+                last.open_tail(last.state, last.state.at, self._clock, not self._is_paced)
                 last.final = None
             self.active = last
 
@@ -273,7 +273,9 @@ class Topic:
                 # Payload will stand where the header pages of the other slots would: a crash must
                 # not leave it there without the header page that covers it.
                 segment.file.sync()
-            block.open_tail(State(fmt.PAGE_SIZE, 0, 0, 2**64 - 1, 0), lease.reserved, self._clock)
+            block.open_tail(
+                State(fmt.PAGE_SIZE, 0, 0, 2**64 - 1, 0), lease.reserved, self._clock, not self._is_paced
+            )
             self.unsynced.append(block)
             self.blocks.append(block)
         except BaseException:

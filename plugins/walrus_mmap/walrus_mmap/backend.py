@@ -41,6 +41,7 @@ class MmapBackend:
         """Windows everywhere; space given back and the cache dropped where the system can."""
         return Capabilities(
             memory=True,
+            fileno=system.has_one_cache(),
             unload=system.can_unload(),
             discard=system.can_punch(),
             drop_cache=system.can_drop_cache(),

@@ -136,6 +136,10 @@ class MmapFile:
                 return memoryview(bytearray())
             return memoryview(self._map_up_to(end, size_bytes))[at_bytes:end]
 
+    def fileno(self) -> int:
+        """Return the descriptor: what is written to it shows in the maps at once."""
+        return self._descriptor
+
     def unload(self, at_bytes: int, length_bytes: int) -> None:
         """Take the pages of a range out of the map; the system's cache keeps them, changes included.
 
