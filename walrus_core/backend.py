@@ -39,8 +39,8 @@ class Capabilities:
     """``SegmentFile.write_many`` and ``read_many``."""
     memory: bool = False
     """``SegmentFile.memory``."""
-    unload: bool = False
-    """``SegmentFile.unload``."""
+    paging: bool = False
+    """``SegmentFile.prepare`` and ``unload``: hints about the memory behind windows."""
     fileno: bool = False
     """``SegmentFile.fileno``."""
     durable_writes: bool = False
@@ -116,8 +116,14 @@ class CapableFile(SegmentFile, Protocol):
         The core writes only to reserved ranges, and calls ``release()`` on the window.
         """
 
+    def prepare(self, at_bytes: int, length_bytes: int) -> None:
+        """A range of a window will be written from its beginning to its end soon, and fast.
+
+        (``paging``) Of other ranges the core writes a few bytes now and then.
+        """
+
     def unload(self, at_bytes: int, length_bytes: int) -> None:
-        """Let the memory behind a range of a window go, which will not be written any more.
+        """Let the memory behind a range of a window go, which will not be written any more. (``paging``)
 
         Its bytes stay what they are: whoever looks at them again has them read again.
         """

@@ -110,6 +110,10 @@ class LogFile:
         """Give the space of a range back; only where the backend can."""
         self._write(lambda handle: _capable(handle).discard(at_bytes, length_bytes), "discard")
 
+    def prepare(self, at_bytes: int, length_bytes: int) -> None:
+        """Tell that a range of a window will soon be written all along. Raises: StorageError."""
+        self._read(lambda handle: _capable(handle).prepare(at_bytes, length_bytes))
+
     def unload(self, at_bytes: int, length_bytes: int) -> None:
         """Let the memory behind a range of a window go. Raises: StorageError."""
         self._read(lambda handle: _capable(handle).unload(at_bytes, length_bytes))

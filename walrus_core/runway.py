@@ -17,9 +17,10 @@ FIRST_BYTES = 64 * 1024
 BUSY_BYTES = 4 * 1024 * 1024
 """Reserved at once for the next block of a topic that has filled one."""
 STEP_MAX_BYTES = 8 * 1024 * 1024
+BUSY_MIN_BYTES = 256 * 1024
+"""A block with less space than this belongs to a topic that is not busy: nothing is made ready for it."""
 PACE_BYTES = 2 * 1024 * 1024
-"""The stretch. A sync writes what is ready and not used yet as zeros, so it is short; and a block
-with less space than this belongs to a topic that is not busy: nothing is made ready for it."""
+"""The stretch. A sync writes what is ready and not used yet as zeros, so it is short."""
 
 
 class Runway:
@@ -48,9 +49,10 @@ class Runway:
             target = min(tail.end, max(needed, self._reserved + step))
             self.block.reserve(self._reserved, target - self._reserved)
             self._reserved = target
-        if not self._is_paced or self._reserved < PACE_BYTES:
+        if not self._is_paced or self._reserved < BUSY_MIN_BYTES:
             tail.reserved = self._reserved
             return
+        self._prepare()
         self._unload(at)
         limit = min(self._reserved, max(needed, at + PACE_BYTES))
         ready = min(self._reserved, limit + PACE_BYTES)
@@ -62,9 +64,14 @@ class Runway:
     def leave(self) -> None:
         """The block takes no more entries: let all of its pages go."""
         if self._is_paced and self.block.tail is not None:
+            self._prepare()  # whoever reads it will read on
             self._unload(self.block.length_bytes)
 
+    def _prepare(self) -> None:
+        if not self._ready and self.block.file.backend_capabilities.paging:
+            self.block.file.prepare(self.block.base, self.block.length_bytes)
+
     def _unload(self, until: int) -> None:
-        if until > self._unloaded and self.block.file.backend_capabilities.unload:
+        if until > self._unloaded and self.block.file.backend_capabilities.paging:
             self.block.file.unload(self.block.base + self._unloaded, until - self._unloaded)
             self._unloaded = until

@@ -202,7 +202,7 @@ def test_every_declared_capability_has_its_methods(backend):
         "drop_cache": ["drop_cache"],
         "vectored": ["write_many", "read_many"],
         "memory": ["memory"],
-        "unload": ["unload"],
+        "paging": ["prepare", "unload"],
         "fileno": ["fileno"],
     }
     for capability, names in methods.items():

@@ -228,6 +228,7 @@ def test_pages_that_were_let_go_keep_their_bytes(make_file, tmp_path, native_onl
     window = file.memory(0, 4 * MIB)
     window[:] = bytes(range(256)) * (4 * MIB // 256)
     before = mapped_bytes(tmp_path / "file")
+    file.prepare(0, 4 * MIB)
     file.unload(5, 3 * MIB)
     assert mapped_bytes(tmp_path / "file") <= before - 3 * MIB + 2 * PAGE_BYTES
     assert bytes(window) == bytes(range(256)) * (4 * MIB // 256)

@@ -42,7 +42,7 @@ class MmapBackend:
         return Capabilities(
             memory=True,
             fileno=system.has_one_cache(),
-            unload=system.can_unload(),
+            paging=system.can_advise(),
             discard=system.can_punch(),
             drop_cache=system.can_drop_cache(),
         )

@@ -134,11 +134,26 @@ class MmapFile:
             size_bytes = self._check(at_bytes, length_bytes)
             if not length_bytes:
                 return memoryview(bytearray())
-            return memoryview(self._map_up_to(end, size_bytes))[at_bytes:end]
+            mapping = self._map_up_to(end, size_bytes)
+            if system.can_advise():
+                # Else the first touch of a page would have megabytes around it read ahead.
+                system.advise(mapping, mmap.MADV_RANDOM, at_bytes, end)
+            return memoryview(mapping)[at_bytes:end]
 
     def fileno(self) -> int:
         """Return the descriptor: what is written to it shows in the maps at once."""
         return self._descriptor
+
+    def prepare(self, at_bytes: int, length_bytes: int) -> None:
+        """Let the system make pages of the range ready in large steps again; see ``memory``.
+
+        Raises: OSError: EIO where the range ends beyond the file.
+        """
+        end = at_bytes + length_bytes
+        with self._lock:
+            self._check(at_bytes, length_bytes)
+            for mapping in self._maps():
+                system.advise(mapping, mmap.MADV_NORMAL, at_bytes, end)
 
     def unload(self, at_bytes: int, length_bytes: int) -> None:
         """Take the pages of a range out of the map; the system's cache keeps them, changes included.
@@ -149,7 +164,7 @@ class MmapFile:
         with self._lock:
             self._check(at_bytes, length_bytes)
             for mapping in self._maps():
-                system.unload(mapping, at_bytes, min(end, len(mapping)))
+                system.advise(mapping, mmap.MADV_DONTNEED, at_bytes, end)
 
     def sync(self) -> None:
         """Make every byte written before the call durable, through maps and otherwise.

@@ -2,7 +2,7 @@
 
 Every function looks its call up when it runs, so that a test can take the call away and prove
 that the stand-in serves. Nothing here knows of maps or of the log; what is not needed for
-correctness (hole punching, unloading, dropping the cache) says so by ``can_...``.
+correctness (hole punching, advice, dropping the cache) says so by ``can_...``.
 """
 
 from __future__ import annotations
@@ -240,18 +240,20 @@ def punch(descriptor: int, at_bytes: int, length_bytes: int) -> None:
             raise OSError(number, os.strerror(number))
 
 
-def can_unload() -> bool:
-    """True where ``unload`` works. Elsewhere MADV_DONTNEED is known to mean other things."""
+def can_advise() -> bool:
+    """True where ``advise`` works. Elsewhere MADV_DONTNEED is known to mean other things."""
     return sys.platform == "linux" and hasattr(mmap, "MADV_DONTNEED")
 
 
-def unload(mapping: mmap.mmap, at_bytes: int, end: int) -> None:
-    """Take whole pages of a shared map of a file out of memory: changes stay in the system's cache."""
+def advise(mapping: mmap.mmap, advice: int, at_bytes: int, end: int) -> None:
+    """Give advice on the whole pages of a range, as far as the map goes. It changes no byte: what
+    MADV_DONTNEED takes out of a shared map of a file stays in the system's cache."""
     page = mmap.PAGESIZE
     first = at_bytes + -at_bytes % page
+    end = min(end, len(mapping))
     length_bytes = end - end % page - first
     if length_bytes > 0:
-        mapping.madvise(mmap.MADV_DONTNEED, first, length_bytes)
+        mapping.madvise(advice, first, length_bytes)
 
 
 def can_drop_cache() -> bool:
