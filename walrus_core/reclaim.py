@@ -32,6 +32,8 @@ class Reclaimer:
         self._allocator = allocator
         self._cursors_of = cursors_of
         self._requested: dict[Topic, None] = {}
+        self._detached: list[Block] = []
+        """Blocks that no topic has any more, to be given up."""
         self._lock = threading.RLock()
 
     def request(self, topic: Topic) -> bool:
@@ -69,6 +71,7 @@ class Reclaimer:
                 self._cursors.sync()
             for topic, blocks in found:
                 self._detach(topic, blocks)
+            self._give_up_detached()
             if self._allocator.has_unwiped:
                 self._allocator.wipe()
             for topic in requested:
@@ -76,6 +79,14 @@ class Reclaimer:
                 if not self.request(topic):
                     self._requested.pop(topic, None)
             return sum(len(blocks) for _topic, blocks in found)
+
+    def _give_up_detached(self) -> None:
+        """Give up the slots of detached blocks. After an interrupt the last one is given up once more,
+        which changes nothing as long as nothing was wiped in between."""
+        while self._detached:
+            block = self._detached[-1]
+            self._allocator.give_up(block.segment, block.header.slot, block.header.slots)
+            self._detached.pop()
 
     def _candidates(self, topic: Topic) -> list[Block]:
         """Return the leading blocks of the topic that all cursors have passed and that are synced."""
@@ -93,7 +104,7 @@ class Reclaimer:
         return blocks[:count]
 
     def _detach(self, topic: Topic, blocks: list[Block]) -> None:
-        """Take the blocks out of readers' sight, then give their slots up.
+        """Take the blocks out of readers' sight.
 
         Never waits: a topic that is in use, by whatever thread, is left for the next run. (Waiting
         while holding locks could be for ever, if the holder is interrupted by a signal handler that
@@ -104,12 +115,11 @@ class Reclaimer:
             # Writers need not be kept out: they change the other end of the list.
             if not take_lock(topic.read_lock, held):
                 return
-            for block in blocks:
-                # Given up before it is dropped: after an interrupt in between, the next run gives
-                # it up once more, which changes nothing.
-                self._allocator.give_up(block.segment, block.header.slot, block.header.slots)
+            for _ in blocks:
                 topic.low_water = max(topic.low_water, topic.blocks[1].first_offset)
-                topic.blocks.pop(0)
+                # Out of the topic and into the list in one step: an interrupt loses no block, and
+                # none is given up that a reader can still find.
+                self._detached.extend(map(topic.blocks.pop, (0,)))
         finally:
             if held:
                 held[0].release()

@@ -15,8 +15,10 @@ from faults import FaultyBackend
 from helpers import EACH, NEVER, WHOLE_BLOCK, contents
 
 from walrus_core import FsyncSchedule, Walrus
+from walrus_core.allocator import Allocator
 from walrus_core.errors import ClosedError, ReentrantCallError
 from walrus_core.files import LogFile
+from walrus_core.flusher import Flusher
 
 SWEEP = os.environ.get("WALRUS_SWEEP") == "all"
 """With WALRUS_SWEEP=all every call inside every other is tried, at every place: some minutes."""
@@ -173,6 +175,39 @@ def test_an_interrupt_leaves_the_operation_done_or_not_done(memory_store, outer,
             if not countdown.is_over:
                 break
         assert place < PLACES_MAX - STEP, "more calls than places were tried"
+
+
+def test_a_block_that_readers_can_find_is_not_wiped(memory_store, monkeypatch):
+    """Reclaim is interrupted where it gives slots up, and goes on while somebody reads the topic."""
+    wal, _backend = start(memory_store, NEVER)
+    give_up = Allocator.give_up
+
+    def give_up_and_fail(self: Allocator, *slots: object) -> None:
+        give_up(self, *slots)
+        monkeypatch.undo()
+        raise Interrupted
+
+    monkeypatch.setattr(Allocator, "give_up", give_up_and_fail)
+    monkeypatch.setattr(Flusher, "wake", lambda _self: None)
+    with pytest.raises(Interrupted):
+        wal.sync()
+    entered, left = threading.Event(), threading.Event()
+
+    def read() -> None:
+        with wal._engine.topics["t"].read_lock:
+            entered.set()
+            left.wait(20)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert entered.wait(20)
+    wal._engine.reclaimer.run()
+    left.set()
+    reader.join()
+    check_contents(wal)
+    wal.sync()
+    assert wal.oldest_offset("t") > 0
+    wal.close()
 
 
 @pytest.mark.parametrize("number", range(3))
