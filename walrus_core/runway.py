@@ -14,8 +14,9 @@ from __future__ import annotations
 from walrus_core.block import Block
 
 FIRST_BYTES = 64 * 1024
-BUSY_BYTES = 4 * 1024 * 1024
-"""Reserved at once for the next block of a topic that has filled one."""
+BUSY_BYTES = 16 * 1024 * 1024
+"""Reserved at once, as far as its block goes, for a topic that has filled a block: each reservation may
+have to wait for a sync of the same file."""
 STEP_MAX_BYTES = 8 * 1024 * 1024
 BUSY_MIN_BYTES = 256 * 1024
 """A block with less space than this belongs to a topic that is not busy: nothing is made ready for it."""
@@ -56,7 +57,9 @@ class Runway:
         self._unload(at)
         limit = min(self._reserved, max(needed, at + PACE_BYTES))
         ready = min(self._reserved, limit + PACE_BYTES)
-        tail.prepare(max(self._ready, at), ready)
+        if size_bytes <= PACE_BYTES:
+            # Else it is a batch that is written by system calls.
+            tail.prepare(max(self._ready, at), ready)
         self._ready = ready
         # The express way ends where the next stretch is due.
         tail.reserved = limit

@@ -30,7 +30,7 @@ from walrus_core.pages import BlockHeader
 from walrus_core.runway import BUSY_BYTES, FIRST_BYTES, Runway
 from walrus_core.syncer import Syncer
 
-UNSEALED_MAX = 8
+UNSEALED_MAX = 32
 """Full blocks that may wait for a sync to seal them, where nothing but reclaim asks for one: a crash
 makes recovery walk so many, and one sync for all is less in the writer's way than one for each."""
 

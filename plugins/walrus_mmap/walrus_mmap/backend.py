@@ -42,6 +42,7 @@ class MmapBackend:
         return Capabilities(
             memory=True,
             fileno=system.has_one_cache(),
+            vectored=system.has_one_cache(),
             paging=system.can_advise(),
             discard=system.can_punch(),
             drop_cache=system.can_drop_cache(),

@@ -12,6 +12,7 @@ import mmap
 import os
 import sys
 import threading
+from collections.abc import Sequence
 from typing import Any, Optional
 
 from walrus_core.backend import Buffer
@@ -104,6 +105,24 @@ class MmapFile:
                     self._map_up_to(end, size_bytes)[at_bytes:end] = data
                     return
         system.write_exactly(self._descriptor, at_bytes, data)
+
+    def write_many(self, writes: Sequence[tuple[int, Sequence[Buffer]]]) -> None:
+        """Write several extents, each the concatenation of its buffers.
+
+        Raises: OSError as ``write_at``; any part may be written. Cost: a system call an extent.
+        """
+        for at_bytes, buffers in writes:
+            end = at_bytes + sum(len(data) for data in buffers)
+            with self._lock:
+                if at_bytes < 0 or end > self._size_seen or not self._reserved.covers(at_bytes, end):
+                    size_bytes = self._check(at_bytes, end - at_bytes)
+                    if not self._reserved.covers(at_bytes, end):
+                        self._reserve(at_bytes, end, size_bytes)
+            system.write_run(self._descriptor, at_bytes, buffers)
+
+    def read_many(self, reads: Sequence[tuple[int, int]]) -> list[Buffer]:
+        """Read several extents; as ``read_at`` for each."""
+        return [self.read_at(at_bytes, length_bytes) for at_bytes, length_bytes in reads]
 
     def reserve(self, at_bytes: int, length_bytes: int) -> None:
         """Make sure that later writes to the range cannot fail for want of space.

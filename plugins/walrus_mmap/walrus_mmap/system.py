@@ -14,7 +14,7 @@ import mmap
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
 from walrus_core.backend import Buffer
@@ -22,6 +22,8 @@ from walrus_core.backend import Buffer
 CHUNK_BYTES = 64 * 1024
 """Zeros are written in pieces of this length: the cache pages that larger writes make are slow to
 write to in small steps later."""
+BUFFERS_MAX = 1024
+"""How many buffers every system takes in one call."""
 SECTOR_BYTES = 512
 """No file system allocates less: where one byte of a sector was written, all of it has space."""
 
@@ -119,7 +121,7 @@ def read_exactly(descriptor: int, at_bytes: int, length_bytes: int) -> bytes:
 
 def has_one_cache() -> bool:
     """True where writes by system calls and maps of a file are two views of the same pages."""
-    return hasattr(os, "pwrite") and sys.platform in ("linux", "darwin")
+    return hasattr(os, "pwritev") and sys.platform in ("linux", "darwin")
 
 
 def write_exactly(descriptor: int, at_bytes: int, data: Buffer) -> None:
@@ -131,6 +133,19 @@ def write_exactly(descriptor: int, at_bytes: int, data: Buffer) -> None:
             if not count:
                 raise OSError(errno.EIO, "a write wrote nothing")
             done += count
+
+
+def write_run(descriptor: int, at_bytes: int, buffers: Sequence[Buffer]) -> None:
+    """Write buffers one behind the other. Raises: OSError; part of them may be written."""
+    for first in range(0, len(buffers), BUFFERS_MAX):
+        some = buffers[first : first + BUFFERS_MAX]
+        done = os.pwritev(descriptor, some, at_bytes)
+        for data in some:
+            if done < len(data):
+                # Short, as where a signal came or 2 GiB are over.
+                write_exactly(descriptor, at_bytes + done, memoryview(data)[done:])
+            done = max(0, done - len(data))
+            at_bytes += len(data)
 
 
 def zero(descriptor: int, at_bytes: int, length_bytes: int) -> None:
