@@ -16,7 +16,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks.library import module_of
+from benchmarks.available import module_of
 from benchmarks.model import DATABASE, Contender, Place, Sample, bandwidth, rate
 from walrus_core.cli.measure import BATCH_COUNT, make_payload
 

@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 from attrs import asdict
 
-from benchmarks.library import versions
+from benchmarks.available import versions
 from benchmarks.model import OURS, Bar, Sample, Scale, Work
 from benchmarks.suite import Suite, WorkResult
 from walrus_core.cli.machine import file_system, machine_facts

@@ -86,7 +86,7 @@ Run = Callable[[Place], Sample]
 class Contender:
     """One way to do a work. ``slowness``: it does so many times fewer entries (rates stay rates).
 
-    ``prepare`` runs once before the rounds. ``needs`` names what must be there (``library.py``).
+    ``prepare`` runs once before the rounds. ``needs`` names what must be there (``available.py``).
     """
 
     name: str

@@ -13,7 +13,7 @@ from typing import Any, Optional
 
 from attrs import frozen
 
-from benchmarks.library import AWAITABLE, COMPILED, IN_FLIGHT
+from benchmarks.available import COMPILED
 from benchmarks.model import OURS, Contender, Place, Run, Sample, bandwidth, rate
 from walrus_core import FsyncSchedule, ReadConsistency, Walrus
 from walrus_core.cli.measure import (
@@ -206,7 +206,7 @@ def in_flight_run(log: Log, whole: int, entry_bytes: int) -> Run:
         payload = make_payload(entry_bytes)
         schedule = FsyncSchedule.sync_each()
         with place.fresh() as directory, log.open(directory / "log", schedule=schedule) as wal:
-            append, wait = getattr(wal, IN_FLIGHT), getattr(wal, "wait_durable")  # noqa: B009 (not there yet)
+            append, wait = wal.append_nowait, wal.wait_durable
             told = 0
             started = perf_counter()
             for _ in repeat(None, count):
@@ -231,7 +231,7 @@ def awaited_run(log: Log, whole: int, entry_bytes: int, task_count: int) -> Run:
         payload = make_payload(entry_bytes)
         schedule = FsyncSchedule.sync_each()
         with place.fresh() as directory, log.open(directory / "log", schedule=schedule) as wal:
-            append = getattr(wal, AWAITABLE)
+            append = wal.append_async
 
             async def task() -> None:
                 for _ in repeat(None, count // task_count):

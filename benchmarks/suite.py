@@ -18,8 +18,8 @@ from typing import Optional
 
 from attrs import define, field, frozen
 
+from benchmarks.available import missing
 from benchmarks.children import PURE, Child
-from benchmarks.library import missing
 from benchmarks.model import Contender, Place, Sample, Scale, Work
 from walrus_core import hot
 from walrus_core.cli.machine import file_system

@@ -47,9 +47,11 @@ def check_batch(payloads: Iterable[object]) -> list[bytes]:
         kind = type(payloads).__name__
         raise InvalidPayloadError(reason=f"a batch is an iterable of payloads, not one {kind}")
     if type(payloads) in (list, tuple) and len(payloads) <= fmt.BATCH_COUNT_MAX:  # type: ignore[arg-type]
-        total, _longest = hot.measure(payloads)  # type: ignore[arg-type]
-        if 0 <= total <= fmt.BATCH_BYTES_MAX:
-            return list(payloads)  # type: ignore[arg-type]
+        # A list of our own first: another thread may change the caller's.
+        batch: list[bytes] = list(payloads)  # type: ignore[arg-type]
+        total, _longest = hot.measure(batch)
+        if 0 <= total <= fmt.BATCH_BYTES_MAX and len(batch) <= fmt.BATCH_COUNT_MAX:
+            return batch
     taken: list[bytes] = []
     total = 0
     for data in payloads:

@@ -135,9 +135,10 @@ class Syncer:
         released.acquire()
         self._followers.append((topic, offset, released))
         # Again, now that a leader who ends can see this thread: the one before may have ended already.
-        if not self._lead(topic, offset):
+        while not self._lead(topic, offset):
             # Not for ever: an interrupt may have ended the one who was to lead.
-            released.acquire(timeout=FOLLOW_S)
+            if released.acquire(timeout=FOLLOW_S) or topic.durable_offset >= offset:
+                return
 
     def _hand_over(self) -> None:
         """Let go of the followers who need not wait any more, and of one who will lead the others."""
@@ -183,14 +184,16 @@ class Syncer:
         Who waits while somebody else's sync fails learns the same: its entries are in doubt.
         """
         failure = self._gate.failure
-        if not isinstance(failure, SyncFailedError):
-            return failure and PoisonedError(path=self._gate.path, reason=str(failure))
-        again = SyncFailedError(
-            path=failure.path,
-            operation=failure.operation,
-            errno=failure.errno,
-            reason=failure._facts["reason"],
-        )
+        if failure is None:
+            return None
+        again: StorageError = PoisonedError(path=self._gate.path, reason=str(failure))
+        if isinstance(failure, SyncFailedError):
+            again = SyncFailedError(
+                path=failure.path,
+                operation=failure.operation,
+                errno=failure.errno,
+                reason=failure._facts["reason"],
+            )
         again.__cause__ = failure
         return again
 

@@ -289,7 +289,7 @@ class Topic:
         """Make new blocks the end of the topic, in one store.
 
         ``final`` is the state of the block before them, None for as it stands. All new blocks but
-        the last have their own ``final`` set.
+        the last have their own ``final`` set. Raises: StorageError: nothing is published.
         """
         before = self.active
         if before is not None and before.tail is not None:
@@ -299,13 +299,14 @@ class Topic:
                 self.unsynced.append(before)
         self._syncer.note(self)
         self.is_dirty = True
-        self.active = blocks[-1]
-        last = self.active
+        # All that may fail comes before the store: what is published has happened.
+        last = blocks[-1]
         if last.tail is not None:
             left, runway = self._runway, self._runway_of(last, last.tail)
             runway.extend(0)
             if left is not None and left is not runway:
                 left.leave()
+        self.active = last
         if len(self.unsynced) > UNSEALED_MAX:
             self._syncer.urge()
 

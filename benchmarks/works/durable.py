@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from benchmarks import databases, limits
-from benchmarks.library import AWAITABLE, IN_FLIGHT
 from benchmarks.limits import PWRITE_SYNC
 from benchmarks.model import PER_SECOND, Bar, Contender, Work
 from benchmarks.ours import FD, MMAP, awaited_run, in_flight_run, strict_read_run, sync_each_run
@@ -34,10 +33,7 @@ def _sync_each() -> list[Contender]:
 
 def _in_flight() -> list[Contender]:
     return [
-        *(
-            log.contender(in_flight_run(log, FLIGHT_COUNT, ENTRY_BYTES), needs=(IN_FLIGHT, "wait_durable"))
-            for log in LOGS
-        ),
+        *(log.contender(in_flight_run(log, FLIGHT_COUNT, ENTRY_BYTES)) for log in LOGS),
         limits.pwrite_sync(SYNC_COUNT, ENTRY_BYTES),
     ]
 
@@ -48,7 +44,6 @@ def _awaited() -> list[Contender]:
             log.contender(
                 awaited_run(log, FLIGHT_COUNT // 2, ENTRY_BYTES, task_count),
                 label=f"{task_count:,} tasks",
-                needs=(AWAITABLE,),
             )
             for log in LOGS
             for task_count in TASK_COUNTS

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import time
 
 import pytest
 from helpers import EACH, LOOSE, NEVER, WHOLE_BLOCK, contents, run_threads, wait_until, with_faults
 
 from walrus_core import FsyncSchedule, ReadConsistency, Walrus
-from walrus_core.errors import SyncFailedError
+from walrus_core.errors import StorageError, SyncFailedError
 from walrus_core.hookspecs import hookimpl
 from walrus_core.memory import MemoryBackend
+from walrus_core.runway import Runway
 from walrus_core.topic import UNSEALED_MAX
 
 RARELY = FsyncSchedule.milliseconds(3_600_000)
@@ -353,3 +355,26 @@ def test_a_clean_mark_belongs_to_its_topic(store):
         wal.append_for_topic(topic, b"a")
     wal.mark_topic_clean("t")
     assert (wal.topic_is_clean("t"), wal.topic_is_clean("u")) == (True, False)
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_what_cannot_be_made_ready_has_not_happened(memory_store, monkeypatch, count):
+    """The last step that may fail comes before a new block is published, not behind."""
+    wal = memory_store.open(fsync_schedule=NEVER)
+    wal.append_for_topic("t", b"first" * 1500)
+    extend = Runway.extend
+
+    def fail(self: Runway, size_bytes: int) -> None:
+        if size_bytes == 0:
+            raise StorageError(path="file", operation="prepare", errno=errno.EIO, reason="no pages")
+        extend(self, size_bytes)
+
+    monkeypatch.setattr(Runway, "extend", fail)
+    with pytest.raises(StorageError, match="no pages"):
+        wal.batch_append_for_topic("t", [b"batch" * 1800] * count)
+    monkeypatch.undo()
+    assert contents(wal, "t") == [b"first" * 1500]
+    assert wal.append_for_topic("t", b"next") == 1
+    with memory_store.killed().open() as after:
+        assert contents(after, "t") == [b"first" * 1500, b"next"]
+    wal.close()

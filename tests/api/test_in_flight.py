@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 import pytest
 from helpers import EACH, NEVER, contents, run_threads, wait_until, with_faults
 
 from walrus_core import FsyncSchedule
 from walrus_core.errors import ClosedError, OffsetOutOfRangeError, PoisonedError, SyncFailedError
+from walrus_core.syncer import FOLLOW_S
 
 SOON = FsyncSchedule.milliseconds(5)
 SCHEDULES = pytest.mark.parametrize("schedule", [EACH, SOON, NEVER], ids=["each", "interval", "never"])
@@ -207,3 +209,24 @@ def test_threads_append_and_wait_beside_each_other(store):
 
     run_threads([work] * 6, seconds=60)
     assert wal.next_offset("t") == wal.durable_offset("t") == 6 * 25 * 5
+
+
+def test_who_waits_for_a_slow_sync_waits_in_one_place(memory_store):
+    """A sync that outlasts the followers' patience must not find each of them several times."""
+    wal, backend = with_faults(memory_store, fsync_schedule=EACH)
+    wal.append_for_topic("t", b"first")
+    begun, gate = threading.Event(), threading.Event()
+    backend.during("sync", lambda: (begun.set(), gate.wait(20)))
+    followers = wal._engine.syncer._followers
+    threads = [threading.Thread(target=wal.append_for_topic, args=("t", b"x")) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    assert begun.wait(20)
+    wait_until(lambda: len(followers) == 3)
+    time.sleep(3.5 * FOLLOW_S)
+    assert len(followers) == 3
+    gate.set()
+    for thread in threads:
+        thread.join(20)
+    assert wal.durable_offset("t") == 5
+    assert not followers

@@ -242,6 +242,24 @@ def test_pages_that_were_let_go_keep_their_bytes(make_file, tmp_path, native_onl
     window.release()
 
 
+@pytest.mark.parametrize(
+    ("number", "is_told"), [(errno.ENOMEM, False), (errno.EAGAIN, False), (errno.EIO, True)]
+)
+def test_advice_that_finds_no_room_is_left_out(native_only, number, is_told):
+    class Crowded:
+        def __len__(self):
+            return MIB
+
+        def madvise(self, *_arguments):
+            raise OSError(number, "no advice")
+
+    if is_told:
+        with pytest.raises(OSError, match="no advice"):
+            system.advise(Crowded(), 1, 0, MIB)
+    else:
+        system.advise(Crowded(), 1, 0, MIB)
+
+
 def mapped_bytes(path):
     """Return how much of the file this process has in its page tables."""
     if not os.path.exists("/proc/self/smaps"):

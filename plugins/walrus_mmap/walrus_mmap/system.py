@@ -262,13 +262,18 @@ def can_advise() -> bool:
 
 def advise(mapping: mmap.mmap, advice: int, at_bytes: int, end: int) -> None:
     """Give advice on the whole pages of a range, as far as the map goes. It changes no byte: what
-    MADV_DONTNEED takes out of a shared map of a file stays in the system's cache."""
+    MADV_DONTNEED takes out of a shared map of a file stays in the system's cache. Where the system
+    has no room to note it (a process may have only so many maps) it is not given."""
     page = mmap.PAGESIZE
     first = at_bytes + -at_bytes % page
     end = min(end, len(mapping))
     length_bytes = end - end % page - first
     if length_bytes > 0:
-        mapping.madvise(advice, first, length_bytes)
+        try:
+            mapping.madvise(advice, first, length_bytes)
+        except OSError as error:
+            if error.errno not in (errno.ENOMEM, errno.EAGAIN):
+                raise
 
 
 def can_drop_cache() -> bool:

@@ -21,8 +21,6 @@ MODULES: Mapping[str, str] = {
 """Distributions of the extra ``bench`` and the module of each."""
 
 COMPILED = "compiled"
-IN_FLIGHT = "append_nowait"
-AWAITABLE = "append_async"
 
 
 def missing(need: str) -> Optional[str]:
