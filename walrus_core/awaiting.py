@@ -70,8 +70,9 @@ class Awaiting:
                 if waiters.is_asked:
                     continue
                 try:
-                    waiters.is_asked = True
                     loop.call_soon_threadsafe(self._settle, loop)
+                    # Afterwards: an interrupt in between asks twice, and not never.
+                    waiters.is_asked = True
                 except RuntimeError:
                     # The loop was closed: nobody waits on it any more.
                     del self._loops[loop]

@@ -241,6 +241,7 @@ class Engine:
     def tick(self) -> bool:
         """Sync and reclaim, on the flusher's thread. Returns: whether something is left."""
         if self.gate.blocks_writes or self.gate.state != OPEN:
+            self.syncer.awaiting.tell()
             return False
         try:
             with self.door.enter("background work"):
@@ -319,7 +320,9 @@ class Engine:
                     self.gate.shut()
                 self._flusher.stop(wait=True)
                 self._drain()
-                if not self.gate.blocks_writes:
+                if self.gate.blocks_writes:
+                    self.syncer.awaiting.tell()  # that nothing becomes durable any more
+                else:
                     self._finish_cleanly()
             finally:
                 self._release()

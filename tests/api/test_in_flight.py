@@ -10,7 +10,14 @@ import pytest
 from helpers import EACH, NEVER, contents, run_threads, wait_until, with_faults
 
 from walrus_core import FsyncSchedule
-from walrus_core.errors import ClosedError, OffsetOutOfRangeError, PoisonedError, SyncFailedError
+from walrus_core.errors import (
+    ClosedError,
+    OffsetOutOfRangeError,
+    PoisonedError,
+    StorageError,
+    SyncFailedError,
+)
+from walrus_core.flusher import Flusher
 from walrus_core.syncer import FOLLOW_S
 
 SOON = FsyncSchedule.milliseconds(5)
@@ -98,6 +105,23 @@ def test_a_failed_sync_reaches_everyone_who_waits(memory_store):
     with pytest.raises(PoisonedError):
         wal.append_nowait("t", b"never")
     assert [entry.data for entry in wal.batch_read_for_topic("t", start_offset=0)] == [b"first"]
+
+
+@pytest.mark.parametrize("end", ["tick", "close"])
+def test_who_awaits_is_told_of_a_failure_that_was_no_sync(memory_store, monkeypatch, end):
+    wal = memory_store.open(fsync_schedule=EACH)
+    wal.append_for_topic("t", b"first")
+    monkeypatch.setattr(Flusher, "wake", lambda _self: None)
+
+    async def main() -> None:
+        task = asyncio.ensure_future(wal.append_async("t", b"second"))
+        await asyncio.sleep(0)
+        wal._engine.gate.poison(StorageError(path="file", operation="write", errno=5, reason="broken"))
+        wal._engine.tick() if end == "tick" else wal.close()
+        with pytest.raises(PoisonedError, match="broken"):
+            await asyncio.wait_for(task, 5)
+
+    asyncio.run(main())
 
 
 # --- on event loops ---------------------------------------------------------------------------
