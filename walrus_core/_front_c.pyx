@@ -3,7 +3,7 @@
 # cython: embedsignature.format=clinic
 """The express way, compiled: the twin of ``_front_py.py``, which says what its names mean.
 
-An append to a topic whose tail is admitted, and a read of what was decoded ahead, are done right
+An append to a topic whose tail is admitted, and a read of what was read ahead, are done right
 here: no lock, no Python code, the GIL held from the first look to the last change. That is what
 makes them whole for every other thread and every signal. Whatever is not that simple goes the
 long way round, through the methods of the same class in Python.
@@ -13,20 +13,26 @@ lock to change it; a Ready only while nobody holds the topic's read lock to move
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_CheckExact
+from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.list cimport PyList_CheckExact, PyList_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stdint cimport uint64_t
 
-from walrus_core._hot_c cimport Entry, Tail
+from walrus_core._hot_c cimport Entry, Tail, _entry_in
 
 from walrus_core import format as _format
 
 cdef extern from "Python.h":
     PyObject* PyDict_GetItemWithError(object mapping, object key) except? NULL
-    PyObject* PyList_GET_ITEM(object sequence, Py_ssize_t place)
+
+cdef enum:
+    FRAME_HEADER_SIZE = 32
+    FRAME_ALIGN = 8
+
+if (_format.FRAME_HEADER_SIZE, _format.FRAME_ALIGN) != (FRAME_HEADER_SIZE, FRAME_ALIGN):
+    raise ImportError("walrus_core._front_c was built for another disk format: rebuild it")
 
 cdef Py_ssize_t BATCH_COUNT_MAX = _format.BATCH_COUNT_MAX
 cdef str DEFAULT_CURSOR = "default"
@@ -35,69 +41,67 @@ cdef str DEFAULT_CURSOR = "default"
 @cython.final
 @cython.binding(False)
 cdef class Ready:
-    """Where a cursor stands, and the entries decoded ahead of it."""
+    """Where a cursor stands, and the frames read ahead of it."""
 
     cdef readonly uint64_t offset
     cdef public uint64_t limit
-    cdef list _entries
-    cdef Py_ssize_t _next
+    cdef bytes _run
+    cdef Py_ssize_t _at
+    cdef uint64_t _next
+    cdef uint64_t _end
 
     def __init__(self, uint64_t offset):
         self.offset = offset
         self.limit = 0
-        self._entries = []
-        self._next = 0
+        self.drop()
 
     def move(self, uint64_t offset):
         """Set the cursor's next offset."""
         self.offset = offset
 
-    def fill(self, list entries not None):
-        """Take over a list of entries in ascending order, instead of those that are there."""
-        for entry in entries:
-            if type(entry) is not Entry:
-                raise TypeError(f"not an entry: {entry!r}")
-        self._entries, self._next = entries, 0
+    def fill(self, bytes run not None, Py_ssize_t at, uint64_t offset, uint64_t end_offset):
+        """Take over verified frames, entries ``[offset, end_offset)``, in ``run`` from ``at`` on."""
+        if not 0 <= at <= PyBytes_GET_SIZE(run):
+            raise ValueError(f"no place in a run of {PyBytes_GET_SIZE(run)} bytes: {at}")
+        self._run, self._at, self._next, self._end = run, at, offset, end_offset
 
     def drop(self):
-        """Forget the entries."""
-        self._entries, self._next = [], 0
+        """Forget the frames."""
+        self._run, self._at, self._next, self._end = None, 0, 0, 0
 
     def peek(self, uint64_t offset):
         """Return the entry at ``offset``, or None where it is not among them; earlier ones are dropped."""
         cdef Entry entry
-        while self._next < PyList_GET_SIZE(self._entries):
-            entry = <Entry> PyList_GET_ITEM(self._entries, self._next)
-            if entry.offset == offset:
-                return entry
-            if entry.offset > offset:
+        while self._next < self._end:
+            if self._next > offset:
                 return None
-            self._give()
+            entry = _entry_in(self._run, self._at, self._next)
+            if entry is None or self._next == offset:
+                return entry
+            self._pass(entry)
         return None
 
-    @cython.boundscheck(False)
-    @cython.wraparound(False)
-    cdef inline Entry _give(self):
-        """Take the next entry out of the list."""
-        cdef Entry entry = <Entry> PyList_GET_ITEM(self._entries, self._next)
-        # The list's reference goes with it; None stands in its place.
-        self._entries[self._next] = None
+    cdef inline int _pass(self, Entry entry) except -1:
+        """Step behind the entry; the run goes with its last one."""
+        self._at += (FRAME_HEADER_SIZE + PyBytes_GET_SIZE(entry.data) + FRAME_ALIGN - 1) & -FRAME_ALIGN
         self._next += 1
-        return entry
+        if self._next >= self._end:
+            self._run = None
+        return 0
 
     cdef inline Entry _take(self):
         """Consume the entry at the cursor, or return None where the long way must be taken."""
         cdef Entry entry
         if self.offset >= self.limit:
             return None
-        while self._next < PyList_GET_SIZE(self._entries):
-            entry = self._give()
+        while self._next < self._end and self._next <= self.offset:
+            entry = _entry_in(self._run, self._at, self._next)
+            if entry is None:
+                return None
+            self._pass(entry)
             if entry.offset == self.offset:
                 self.offset += 1
                 return entry
-            if entry.offset > self.offset:
-                self.drop()
-                return None
         return None
 
 

@@ -9,42 +9,52 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Optional
 
+from walrus_core import hot
 from walrus_core.hot import Entry, Tail
 
 
 class Ready:
-    """Where a cursor stands, and the entries decoded ahead of it.
+    """Where a cursor stands, and the frames read ahead of it.
 
     ``offset`` is the cursor's next offset; an express read may take the entry there while
-    ``offset`` is below ``limit``. Threads: the caller holds the topic's read lock.
+    ``offset`` is below ``limit``. The frames are verified when they come; each becomes an entry
+    when it is taken, so that what is read ahead costs its bytes and no objects.
+
+    Threads: the caller holds the topic's read lock.
     """
 
-    __slots__ = ("_entries", "limit", "offset")
+    __slots__ = ("_at", "_end", "_next", "_run", "limit", "offset")
 
     def __init__(self, offset: int) -> None:
         self.offset = offset
         self.limit = 0
-        self._entries: list[Entry] = []
-        """In reverse order: the last one is the next."""
+        self.drop()
 
     def move(self, offset: int) -> None:
         """Set the cursor's next offset."""
         self.offset = offset
 
-    def fill(self, entries: list[Entry]) -> None:
-        """Take over a list of entries in ascending order, instead of those that are there."""
-        self._entries = entries[::-1]
+    def fill(self, run: bytes, at: int, offset: int, end_offset: int) -> None:
+        """Take over verified frames, entries ``[offset, end_offset)``, in ``run`` from ``at`` on."""
+        if not 0 <= at <= len(run):
+            raise ValueError(f"no place in a run of {len(run)} bytes: {at}")
+        self._run, self._at, self._next, self._end = run, at, offset, end_offset
 
     def drop(self) -> None:
-        """Forget the entries."""
-        self._entries = []
+        """Forget the frames."""
+        self._run, self._at, self._next, self._end = b"", 0, 0, 0
 
     def peek(self, offset: int) -> Optional[Entry]:
         """Return the entry at ``offset``, or None where it is not among them; earlier ones are dropped."""
-        entries = self._entries
-        while entries and entries[-1].offset < offset:
-            entries.pop()
-        return entries[-1] if entries and entries[-1].offset == offset else None
+        while self._next < self._end:
+            if self._next > offset:
+                return None
+            entry = hot.entry_in(self._run, self._at, self._next)
+            if entry is None or self._next == offset:
+                return entry
+            self._at += hot.frame_size(len(entry.data))
+            self._next += 1
+        return None
 
 
 class Express:

@@ -16,6 +16,9 @@ cdef class Entry:
     cdef readonly bytes data
 
 
+cdef Entry _entry_in(bytes run, Py_ssize_t at, uint64_t offset)
+
+
 cdef class Tail:
     cdef object _write
     cdef object _clock

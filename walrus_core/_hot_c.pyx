@@ -27,12 +27,12 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyOb
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
 from cpython.list cimport PyList_GET_SIZE
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_RawFree, PyMem_RawMalloc
 from cpython.object cimport PyObject
 from libc.errno cimport EINTR, EIO
 from libc.stddef cimport size_t
 from libc.stdint cimport INT64_MAX, INT64_MIN, UINT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from walrus_core import format as _format
 from walrus_core.errors import InvalidPayloadError
@@ -100,6 +100,12 @@ cdef extern from "_frame.h" nogil:
     int walrus_gather(walrus_reader* reader, walrus_frame* frames, walrus_head* heads, int64_t room)
     int walrus_verify_copies(
         walrus_reader* reader, const walrus_frame* frames, const walrus_head* heads, walrus_lane* lanes, int count)
+    uint32_t walrus_length_of(const uint8_t* head)
+    uint64_t walrus_timestamp_of(const uint8_t* head)
+    bint walrus_take(walrus_reader* reader, const walrus_frame* frame)
+    bint walrus_verify_apart(
+        walrus_reader* reader, const walrus_frame* frame, const uint8_t* head, const uint8_t* payload)
+    int walrus_verify_there(walrus_reader* reader, const walrus_frame* frames, walrus_lane* lanes, int count)
     void walrus_seek(walrus_reader* reader)
     bint walrus_find(walrus_reader* reader, int64_t index_min, walrus_frame* frame)
     void walrus_walk(walrus_reader* reader, walrus_totals* totals)
@@ -110,6 +116,8 @@ cdef extern from "_system.h" nogil:
     const bint WALRUS_HAS_CLOCK
     uint64_t walrus_now_ns()
     void walrus_set_errno(int number)
+    int walrus_read_at(
+        int descriptor, uint8_t* first, size_t first_size, uint8_t* second, size_t second_size, uint64_t position)
     int64_t walrus_write_frame_at(
         int descriptor, const uint8_t* head, size_t head_size, const uint8_t* payload, size_t length,
         size_t padding, size_t done, uint64_t position)
@@ -121,6 +129,7 @@ cdef extern from "_prepare.h" nogil:
 
 cdef enum:
     GATHER_MIN = 64 * 1024
+    HEAP_KEPT = 8 * 1024 * 1024
     RELEASE_MIN = 64 * 1024         # bytes from which a loop or a write runs without the GIL,
     RELEASE_DECODE_MIN = 256 * 1024     # for entries that are made of them
     RELEASE_ENCODE_MIN = 1024 * 1024    # and for runs of frames
@@ -137,6 +146,7 @@ if (
 walrus_checksum_setup()
 
 COMPILED = True
+READS_FILES = bool(WALRUS_HAS_PWRITE)
 
 FNV_BASIS = WALRUS_FNV_BASIS
 FNV_PRIME = WALRUS_FNV_PRIME
@@ -438,197 +448,7 @@ cdef bytes _run_of(
 
 # --- decode ---------------------------------------------------------------------------------
 
-
-cdef void _set_up(walrus_reader* reader, const Py_buffer* buffer, uint64_t key, int algorithm) noexcept:
-    memset(reader, 0, sizeof(walrus_reader))
-    reader.data = <const uint8_t*> buffer.buf
-    reader.size = buffer.len
-    reader.key = key
-    reader.algorithm = algorithm
-    reader.budget = INT64_MAX
-
-
-def peek_header(view, int64_t at, uint64_t key):
-    """Return (length_bytes, index, batch_remaining) of the sound header at ``at``, or None."""
-    cdef Py_buffer buffer
-    cdef walrus_frame frame
-    cdef bint found = False
-    _check_position(at)
-    PyObject_GetBuffer(view, &buffer, PyBUF_SIMPLE)
-    if buffer.len - at >= WALRUS_HEADER_SIZE:
-        found = walrus_parse(<const uint8_t*> buffer.buf + at, key, &frame)
-    PyBuffer_Release(&buffer)
-    if not found:
-        return None
-    return frame.length, frame.index, frame.remaining
-
-
-def decode(
-        view, int64_t at, uint64_t key, int algorithm, uint64_t first_offset, int64_t index, limit_index, max_bytes,
-        max_entries):
-    """Decode frames ``[index, limit_index)`` of one block, whose first stands at ``at``.
-
-    Stops before the entry with which the payload sum would exceed ``max_bytes`` (the first entry
-    is always taken) and after ``max_entries``.
-
-    Returns: (entries, at, index, status, need): place and index of the next frame, one of DONE,
-    SHORT, BAD_HEADER, BAD_PAYLOAD for what stands there, and for SHORT the bytes needed from ``at``.
-    """
-    cdef Py_buffer buffer
-    cdef walrus_reader reader
-    cdef int64_t limit = _clamped(limit_index)
-    cdef int64_t budget = _clamped(max_bytes)
-    cdef int64_t count_max = _clamped(max_entries)
-    cdef list entries = []
-    _check_position(at)
-    PyObject_GetBuffer(view, &buffer, PyBUF_SIMPLE)
-    try:
-        _set_up(&reader, &buffer, key, algorithm)
-        reader.at, reader.index, reader.limit_index = at, index, limit
-        reader.budget = max(budget, -1)
-        _decode(&reader, entries, first_offset, count_max)
-    finally:
-        PyBuffer_Release(&buffer)
-    return entries, reader.at, reader.index, reader.status, reader.need
-
-
-cdef int _decode(walrus_reader* reader, list entries, uint64_t first_offset, int64_t count_max) except -1:
-    """Fill ``entries`` group by group; a group is copied out first and verified as it was copied."""
-    cdef walrus_frame frames[WALRUS_GROUP]
-    cdef walrus_head heads[WALRUS_GROUP]
-    cdef walrus_lane lanes[WALRUS_GROUP]
-    cdef int count, place, sound
-    cdef int64_t before
-    while reader.taken < count_max:
-        before = reader.total
-        count = walrus_gather(reader, frames, heads, count_max - reader.taken)
-        for place in range(count):
-            _copy_out(reader, &frames[place], &lanes[place], entries, first_offset)
-        if reader.total - before >= RELEASE_DECODE_MIN:
-            with nogil:
-                sound = walrus_verify_copies(reader, frames, heads, lanes, count)
-        else:
-            sound = walrus_verify_copies(reader, frames, heads, lanes, count)
-        if sound < count:
-            del entries[len(entries) - (count - sound):]
-        if reader.status != WALRUS_GOES_ON:
-            return 0
-    walrus_stop(reader, WALRUS_DONE, 0)
-    return 0
-
-
-cdef int _copy_out(
-        walrus_reader* reader, const walrus_frame* frame, walrus_lane* lane, list entries,
-        uint64_t first_offset) except -1:
-    """Make the entry of a frame and the lane over its own copy of the bytes."""
-    cdef bytes data = PyBytes_FromStringAndSize(
-        <const char*> reader.data + frame.at + WALRUS_HEADER_SIZE, <Py_ssize_t> frame.length)
-    if first_offset > UINT64_MAX - frame.index:
-        raise OverflowError("an offset has no place in 64 bits")
-    entries.append(_entry(first_offset + frame.index, frame.timestamp, data))
-    lane.data = <const uint8_t*> PyBytes_AS_STRING(data)
-    lane.length = frame.length
-    return 0
-
-
-def payload_bytes(list entries not None):
-    """Return the payload bytes of all entries together."""
-    cdef Py_ssize_t total = 0
-    for entry in entries:
-        if type(entry) is not Entry:
-            raise TypeError(f"not an entry: {entry!r}")
-        total += PyBytes_GET_SIZE((<Entry> entry).data)
-    return total
-
-
-def seek(view, int64_t at, uint64_t key, int64_t index, target_index):
-    """Step from frame ``index`` at ``at`` towards ``target_index`` by headers alone.
-
-    Returns: (at, index, status, need) as in ``decode``; DONE means that ``target_index`` was reached.
-    """
-    cdef Py_buffer buffer
-    cdef walrus_reader reader
-    cdef int64_t target = _clamped(target_index)
-    _check_position(at)
-    PyObject_GetBuffer(view, &buffer, PyBUF_SIMPLE)
-    _set_up(&reader, &buffer, key, WALRUS_FNV1A64)
-    reader.at, reader.index, reader.limit_index = at, index, target
-    walrus_seek(&reader)
-    PyBuffer_Release(&buffer)
-    return reader.at, reader.index, reader.status, reader.need
-
-
-def find_frame(view, int64_t at, uint64_t key, index_min, index_end):
-    """Search forward in steps of 8 bytes for a sound header with index in ``[index_min, index_end)``.
-
-    Returns: (at, index) of the first, or (-1, -1). Cost: one check per non-zero step.
-    """
-    cdef Py_buffer buffer
-    cdef walrus_reader reader
-    cdef walrus_frame frame
-    cdef int64_t first = _clamped(index_min)
-    cdef int64_t end = _clamped(index_end)
-    cdef bint found
-    _check_position(at)
-    PyObject_GetBuffer(view, &buffer, PyBUF_SIMPLE)
-    _set_up(&reader, &buffer, key, WALRUS_FNV1A64)
-    reader.at, reader.limit_index = at, end
-    if buffer.len >= RELEASE_MIN:
-        with nogil:
-            found = walrus_find(&reader, first, &frame)
-    else:
-        found = walrus_find(&reader, first, &frame)
-    PyBuffer_Release(&buffer)
-    if not found:
-        return -1, -1
-    return reader.at, frame.index
-
-
-def walk(view, int64_t at, uint64_t key, int algorithm, int64_t index, int64_t remaining, limit_index):
-    """Verify frames from ``at`` until the first that is not the continuation.
-
-    ``remaining`` is how many entries of a begun batch must still come (0: a new batch starts).
-    Stops at ``limit_index``, at the end of the buffer, at anything unsound, and where a frame
-    does not fit the batch it stands in.
-
-    Returns: (at, index, remaining, payload_bytes, low, high, status, need): the place behind the
-    last sound frame, and totals of the frames walked (timestamps low 2**64 - 1 and high 0 for none).
-    """
-    cdef Py_buffer buffer
-    cdef walrus_reader reader
-    cdef walrus_totals totals
-    cdef int64_t limit = _clamped(limit_index)
-    _check_position(at)
-    totals.remaining, totals.payload_bytes, totals.low, totals.high = remaining, 0, UINT64_MAX, 0
-    PyObject_GetBuffer(view, &buffer, PyBUF_SIMPLE)
-    _set_up(&reader, &buffer, key, algorithm)
-    reader.at, reader.index, reader.limit_index = at, index, limit
-    reader.batches = True
-    reader.remaining = max(remaining, -1)
-    if buffer.len >= RELEASE_MIN:
-        with nogil:
-            walrus_walk(&reader, &totals)
-    else:
-        walrus_walk(&reader, &totals)
-    PyBuffer_Release(&buffer)
-    return (
-        reader.at, reader.index, totals.remaining, totals.payload_bytes, totals.low, totals.high, reader.status,
-        reader.need)
-
-
-def is_zero(view):
-    """True where every byte is zero."""
-    cdef Py_buffer buffer
-    cdef bint zero
-    PyObject_GetBuffer(view, &buffer, PyBUF_SIMPLE)
-    if buffer.len >= RELEASE_MIN:
-        with nogil:
-            zero = walrus_is_zero(<const uint8_t*> buffer.buf, <size_t> buffer.len)
-    else:
-        zero = walrus_is_zero(<const uint8_t*> buffer.buf, <size_t> buffer.len)
-    PyBuffer_Release(&buffer)
-    return zero
-
+include "_decode_c.pxi"
 
 # --- the append path of one block ---------------------------------------------------------------
 

@@ -19,6 +19,13 @@ static inline void walrus_set_errno(int number) { errno = number; }
 
 static inline uint64_t walrus_now_ns(void) { return 0; }
 
+static inline int walrus_read_at(int descriptor, uint8_t *first, size_t first_size, uint8_t *second,
+                                 size_t second_size, uint64_t position)
+{
+    (void)descriptor, (void)first, (void)first_size, (void)second, (void)second_size, (void)position;
+    return ENOSYS;
+}
+
 static inline int64_t walrus_write_frame_at(int descriptor, const uint8_t *head, size_t head_size,
                                             const uint8_t *payload, size_t length, size_t padding,
                                             size_t done, uint64_t position)
@@ -51,6 +58,35 @@ static inline uint64_t walrus_now_ns(void)
     if (clock_gettime(CLOCK_REALTIME, &now) != 0 || now.tv_sec < 0)
         return 0;
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Read two parts that stand behind each other at `position`, all of them, however many calls it takes.
+ * Returns 0 or an errno, EIO where the file ends before. Holds no Python state: may run without the GIL. */
+static int walrus_read_at(int descriptor, uint8_t *first, size_t first_size, uint8_t *second, size_t second_size,
+                          uint64_t position)
+{
+    while (first_size + second_size > 0) {
+        ssize_t count;
+#if WALRUS_HAS_PWRITEV
+        if (first_size > 0 && second_size > 0) {
+            struct iovec parts[2] = {{first, first_size}, {second, second_size}};
+            count = preadv(descriptor, parts, 2, (off_t)position);
+        } else
+#endif
+            count = pread(descriptor, first_size ? first : second, first_size ? first_size : second_size,
+                          (off_t)position);
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count <= 0)
+            return count < 0 ? errno : EIO;
+        const size_t got = (size_t)count, of_first = got < first_size ? got : first_size;
+        first += of_first;
+        first_size -= of_first;
+        second += got - of_first;
+        second_size -= got - of_first;
+        position += got;
+    }
+    return 0;
 }
 
 /* One attempt to write head, payload and up to 7 zero bytes of padding as one run that starts at

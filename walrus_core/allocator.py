@@ -38,6 +38,12 @@ class Lease:
     """Reserved bytes from the start of the block."""
 
 
+SPARE_SLOTS_MAX = 8
+"""Slots that keep their space when they are given back, to be leased again soon."""
+SPARE_BYTES_MIN = 1024 * 1024
+"""Smaller slots never do: their space is given back in microseconds."""
+
+
 class Allocator:
     """The segments of a log and their free slots. Threads: any; one lock guards everything."""
 
@@ -108,6 +114,7 @@ class Allocator:
             length = min(reserve_bytes, slots * segment.header.block_size_bytes)
             segment.file.reserve(segment.slot_at(slot), length)
             segment.free.difference_update(range(slot, slot + slots))
+            segment.spare.difference_update(range(slot, slot + slots))
             segment.live = segment.header.slot_count - len(segment.free)
             return Lease(segment, slot, slots, sequence, length)
 
@@ -184,19 +191,49 @@ class Allocator:
             batch = list(self._unwiped)
             if not batch:
                 return
-            can_discard = self._files.backend.capabilities.discard
             for segment, slot, _slots in batch:
                 segment.wipe_marks(slot)
             self._files.sync(segment.file for segment, _slot, _slots in batch)
-            for segment, slot, slots in batch:
-                segment.wipe(slot, slots, can_discard)
+            kept = self._wipe_pages(batch)
             self._files.sync(segment.file for segment, _slot, _slots in batch)
             for item in batch:
                 segment, slot, slots = item
                 self._unwiped.remove(item)
                 segment.free.update(range(slot, slot + slots))
+                if item in kept:
+                    segment.spare.update(range(slot, slot + slots))
                 segment.live = segment.header.slot_count - len(segment.free)
             self._remove_empty()
+
+    def _wipe_pages(self, batch: list[tuple[Segment, int, int]]) -> list[tuple[Segment, int, int]]:
+        """Zero the header pages of slots and give their space back, but for a few large ones.
+
+        Returns: those that keep their space. To punch a large block takes the file system milliseconds, in
+        which every sync of the directory waits; to write where there was a block before takes less than
+        to write into new space.
+        """
+        can_discard = self._files.backend.capabilities.discard
+        room = SPARE_SLOTS_MAX - sum(len(segment.spare) for segment in self.segments.values())
+        kept = []
+        for item in batch:
+            segment, slot, slots = item
+            # The zeros first, so that the slots are free whatever the backend's discard does.
+            segment.wipe(slot, slots)
+            if can_discard and segment.header.block_size_bytes >= SPARE_BYTES_MIN and slots <= room:
+                room -= slots
+                kept.append(item)
+            elif can_discard:
+                segment.discard(slot, slots)
+        return kept
+
+    def discard_spares(self) -> None:
+        """Give the space of all spare slots back, at close. Raises: StorageError: some are still spare."""
+        with self._lock:
+            for segment in self.segments.values():
+                while segment.spare:
+                    slot = min(segment.spare)
+                    segment.discard(slot, 1)
+                    segment.spare.discard(slot)
 
     def _remove_empty(self) -> None:
         """Remove segments without a leased block; the newest stays, so that sequences only grow."""

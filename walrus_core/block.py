@@ -16,6 +16,7 @@ from typing import NamedTuple, Optional
 from walrus_core import format as fmt
 from walrus_core import hot
 from walrus_core.backend import Buffer
+from walrus_core.files import Decoded
 from walrus_core.pages import BlockHeader, Mark
 from walrus_core.segment import Segment
 from walrus_core.types import BlockInfo, Position
@@ -130,6 +131,10 @@ class Block:
     def read(self, at: int, length: int) -> Buffer:
         """Return ``length`` bytes from ``at``. Raises: StorageError."""
         return self.file.read(self.base + at, length)
+
+    def decode(self, at: int, length: int, *frames: int) -> Decoded:
+        """Read and decode frames from ``at``; see ``LogFile.decode``. Raises: StorageError."""
+        return self.file.decode(self.base + at, length, *frames)
 
     def write(self, at: int, data: Buffer) -> None:
         """Write ``data`` at ``at``. Raises: DiskFullError; StorageError: poisoned."""

@@ -15,12 +15,9 @@ from walrus_core.cursorfile import CursorFile, CursorPage
 from walrus_core.errors import CorruptionError
 from walrus_core.format import PAGE_CURSOR
 from walrus_core.front import Ready
-from walrus_core.reader import ReadResult, read_entries
+from walrus_core.reader import ReadResult, read_ahead
 from walrus_core.syncer import Syncer
 from walrus_core.topic import Topic
-
-WINDOW_BYTES = 128 * 1024
-WINDOW_ENTRIES = 512
 
 
 class Cursor:
@@ -71,14 +68,13 @@ class Cursor:
         if offset >= end_offset:
             return ReadResult([], None)
         entry = self.ready.peek(offset)
-        if entry is not None:
-            return ReadResult([entry], None)
-        result = read_entries(self.topic, offset, end_offset, WINDOW_BYTES, WINDOW_ENTRIES)
-        if not result.entries:
-            return result
-        first = result.entries[0]
-        self.ready.fill(result.entries)
-        return ReadResult([first], None)
+        if entry is None:
+            ahead = read_ahead(self.topic, offset, end_offset)
+            self.ready.fill(ahead.run, 0, offset, ahead.end_offset)
+            entry = self.ready.peek(offset)
+            if entry is None:
+                return ReadResult([], ahead.damage)
+        return ReadResult([entry], None)
 
     def advance(self, offset: int, persist_every: int) -> None:
         """Move to ``offset``, durably where the consistency model asks for it.

@@ -19,13 +19,7 @@ from walrus_core.block import Block
 from walrus_core.config import DEFAULT_CURSOR, Options
 from walrus_core.cursor import Cursor
 from walrus_core.cursorfile import CursorPage
-from walrus_core.errors import (
-    DiskFullError,
-    StorageError,
-    TooManyFilesError,
-    UsageError,
-    storage_error,
-)
+from walrus_core.errors import DiskFullError, StorageError, TooManyFilesError, UsageError, storage_error
 from walrus_core.events import Events
 from walrus_core.files import FileCache, wrap_directory_call
 from walrus_core.flusher import Flusher
@@ -234,7 +228,7 @@ class Engine:
     # --- background ---------------------------------------------------------------------------
 
     def request_reclaim(self, topic: Topic) -> None:
-        """Let the flusher give blocks back, if the topic has any to give."""
+        """Let the flusher give blocks back, if there are any."""
         if self.reclaimer.request(topic):
             self._flusher.wake()
 
@@ -340,6 +334,7 @@ class Engine:
         self.syncer.sync()
         failure = self.persist_cursors()
         self._reclaim_all()
+        self.allocator.discard_spares()
         for topic in self.live_topics():
             self._mark_clean(topic)
         self.files.sync(self.files.dirty_files())

@@ -13,11 +13,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Optional, TypeVar, cast
 
+from walrus_core import hot
 from walrus_core.backend import Backend, Buffer, Capabilities, CapableFile, SegmentFile
 from walrus_core.errors import ContractError, storage_error
 from walrus_core.gate import Gate
 
 Result = TypeVar("Result")
+Decoded = tuple[list[hot.Entry], int, int, int, int]
+"""Entries, place and index of the next frame, status, and bytes needed: see ``hot.decode``."""
 
 
 def _capable(handle: SegmentFile) -> CapableFile:
@@ -84,6 +87,15 @@ class LogFile:
             reason = f"read_at returned {len(data)} bytes, not {length_bytes}"
             raise ContractError(name=self._files.backend.name, reason=reason)
         return data
+
+    def decode(self, at_bytes: int, length_bytes: int, *frames: int) -> Decoded:
+        """Read and decode frames in a range, for backends with ``fileno``; see ``hot.decode_file``.
+
+        Raises: StorageError.
+        """
+        return self._read(
+            lambda handle: hot.decode_file(_capable(handle).fileno(), at_bytes, length_bytes, *frames)
+        )
 
     def write(self, at_bytes: int, data: Buffer) -> None:
         """Write all of ``data``.

@@ -18,6 +18,7 @@ else:
     from walrus_core import _hot_c as twin
 
 COMPILED: bool = twin.COMPILED
+READS_FILES: bool = twin.READS_FILES
 DONE, SHORT, BAD_HEADER, BAD_PAYLOAD = twin.DONE, twin.SHORT, twin.BAD_HEADER, twin.BAD_PAYLOAD
 FNV_BASIS = twin.FNV_BASIS
 
@@ -27,7 +28,9 @@ as_payload = twin.as_payload
 block_key = twin.block_key
 crc32c = twin.crc32c
 decode = twin.decode
+decode_file = twin.decode_file
 encode_batch = twin.encode_batch
+entry_in = twin.entry_in
 fill = twin.fill
 find_frame = twin.find_frame
 fnv1a64 = twin.fnv1a64
@@ -37,6 +40,7 @@ measure = twin.measure
 payload_bytes = twin.payload_bytes
 peek_header = twin.peek_header
 seek = twin.seek
+verify = twin.verify
 walk = twin.walk
 
 

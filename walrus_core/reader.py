@@ -16,12 +16,16 @@ from walrus_core import hot
 from walrus_core.backend import Buffer
 from walrus_core.block import Block
 from walrus_core.errors import ChecksumError, CorruptionError
-from walrus_core.format import FRAME_ALIGN, PAGE_SIZE
+from walrus_core.format import FRAME_ALIGN, FRAME_HEADER_SIZE, PAGE_SIZE
 from walrus_core.topic import Topic
 from walrus_core.types import Damage
 
 READ_BYTES_MIN = 64 * 1024
-READ_BYTES_MAX = 4 * 1024 * 1024
+READ_BYTES_MAX = 1024 * 1024
+AHEAD_BYTES = 128 * 1024
+"""Read ahead of a cursor at once: about what stays in the processor's cache until it is taken."""
+LARGE_BYTES = 16 * 1024
+"""Mean payload from which a system call for each costs less than to copy it out of what was read."""
 PAYLOAD_KIND = "payload checksum"
 HEADER_KIND = "frame header"
 BLOCK_KIND = "missing block"
@@ -32,6 +36,24 @@ class ReadResult(NamedTuple):
 
     entries: list[hot.Entry]
     damage: Optional[Damage]
+
+
+class Ahead(NamedTuple):
+    """Verified frames that stand in ``run`` from its start on: the entries up to ``end_offset``, none
+    where it is the offset that was asked for; then ``damage`` says what stopped the read."""
+
+    run: bytes
+    end_offset: int
+    damage: Optional[Damage]
+
+
+def read_ahead(topic: Topic, offset: int, end_offset: int) -> Ahead:
+    """Read and verify some of the entries ``[offset, end_offset)``, at least one, and make nothing of them.
+
+    Returns: what one read of about AHEAD_BYTES brings, of one block. Raises: StorageError: a read failed.
+    """
+    walk = _find_walk(topic.name, list(topic.blocks), offset, end_offset)
+    return Ahead(b"", offset, walk) if isinstance(walk, Damage) else walk.read_ahead(offset)
 
 
 def read_entries(topic: Topic, offset: int, end_offset: int, max_bytes: int, max_entries: int) -> ReadResult:
@@ -96,6 +118,25 @@ class _BlockWalk:
             return place
         return self._decode(target, place, budget, max_entries, entries)
 
+    def read_ahead(self, offset: int) -> Ahead:
+        """Return verified frames from ``offset`` on, as bytes of their own."""
+        block = self._block
+        target = offset - block.first_offset
+        place = self._locate(target)
+        if isinstance(place, Damage):
+            return Ahead(b"", offset, place)
+        length = AHEAD_BYTES
+        while True:
+            # A copy where it is a view: others could change what stands there after it was verified.
+            run = bytes(self._bytes(place, length))
+            at, index, status, need = hot.verify(run, 0, block.key, block.algorithm, target, self._stop_index)
+            if index > target:
+                block.remember_place(index, place + at)
+                return Ahead(run, block.first_offset + index, None)
+            if status != hot.SHORT or place + need > self._end_at:
+                return Ahead(b"", offset, self._describe(place, target, status, need))
+            length = need
+
     def _locate(self, target: int) -> Union[int, Damage]:
         """Return where frame ``target`` stands, or the damage that hides it."""
         block = self._block
@@ -122,13 +163,7 @@ class _BlockWalk:
         block = self._block
         length = self._guess(budget, max_entries)
         while index < self._stop_index and len(entries) < max_entries:
-            view = self._bytes(at, length)
-            ahead = hot.peek_header(view, 0, block.key)
-            if entries and ahead is not None and ahead[0] > budget:
-                return None
-            found, step, index, status, need = hot.decode(
-                view,
-                0,
+            frames = (
                 block.key,
                 block.algorithm,
                 block.first_offset,
@@ -137,6 +172,15 @@ class _BlockWalk:
                 max(budget, 0),
                 max_entries - len(entries),
             )
+            is_large = self._has_large_entries
+            view = self._bytes(at, FRAME_HEADER_SIZE if is_large else length)
+            ahead = hot.peek_header(view, 0, block.key)
+            if entries and ahead is not None and ahead[0] > budget:
+                return None
+            if is_large:
+                found, step, index, status, need = block.decode(at, self._end_at - at, *frames)
+            else:
+                found, step, index, status, need = hot.decode(view, 0, *frames)
             entries.extend(found)
             budget -= hot.payload_bytes(found)
             at += step
@@ -147,6 +191,16 @@ class _BlockWalk:
                 return self._describe(at, index, status, need)
             length = max(need, self._guess(budget, max_entries - len(entries)))
         return None
+
+    @property
+    def _has_large_entries(self) -> bool:
+        """True where each payload is to be read into its entry, with a system call of its own."""
+        state = self._state
+        return (
+            state.payload_bytes >= LARGE_BYTES * state.entries > 0
+            and hot.READS_FILES
+            and self._block.file.backend_capabilities.fileno
+        )
 
     def _guess(self, budget: int, count: int) -> int:
         """Return how many bytes of frames will be about enough, as frames of this block go."""

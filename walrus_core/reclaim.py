@@ -7,6 +7,7 @@ Every step may be interrupted and repeated; recovery finishes what a crash left.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterable
 
@@ -39,12 +40,19 @@ class Reclaimer:
     def request(self, topic: Topic) -> bool:
         """Note the topic for the next run if its oldest block could be given back. Cheap.
 
-        Returns: whether it was noted.
+        Called by readers after they have let go of the topic: who reads without pause would else hold
+        it whenever the background thread looks, and nothing would ever be given back.
+
+        Returns: whether there is something for the next run.
         """
+        self._detach(topic)
         # A copy: another thread may give blocks back meanwhile.
         blocks = topic.blocks[:2]
         if len(blocks) < 2 or blocks[0] is topic.active or self._passed(topic) < blocks[1].first_offset:
-            return False
+            return bool(self._detached)
+        if topic.reclaimable_offset >= blocks[1].first_offset:
+            # All is done but taking it out of the topic, which somebody else is reading now.
+            return bool(self._detached)
         self._requested[topic] = None
         return True
 
@@ -63,14 +71,15 @@ class Reclaimer:
         """
         with self._lock:
             requested = list(self._requested)
-            found = [(topic, blocks) for topic in requested if (blocks := self._candidates(topic))]
-            for topic, blocks in found:
-                end = topic.blocks[len(blocks)].first_offset
+            found = [(topic, end) for topic in requested if (end := self._reclaimable(topic))]
+            for topic, end in found:
                 self._cursors.write_state(topic.page, offset=end, floor=max(topic.page.state.floor, end))
             if found:
                 self._cursors.sync()
-            for topic, blocks in found:
-                self._detach(topic, blocks)
+            for topic, end in found:
+                topic.reclaimable_offset = end
+                self._detach(topic)
+            count = len(self._detached)
             self._give_up_detached()
             if self._allocator.has_unwiped:
                 self._allocator.wipe()
@@ -78,7 +87,7 @@ class Reclaimer:
                 # A block that is not sealed yet waits for a later run.
                 if not self.request(topic):
                     self._requested.pop(topic, None)
-            return sum(len(blocks) for _topic, blocks in found)
+            return count
 
     def _give_up_detached(self) -> None:
         """Give up the slots of detached blocks. After an interrupt the last one is given up once more,
@@ -88,34 +97,39 @@ class Reclaimer:
             self._allocator.give_up(block.segment, block.header.slot, block.header.slots)
             self._detached.pop()
 
-    def _candidates(self, topic: Topic) -> list[Block]:
-        """Return the leading blocks of the topic that all cursors have passed and that are synced."""
+    def _reclaimable(self, topic: Topic) -> int:
+        """Return the end of the leading blocks that all cursors have passed and that are synced; 0 where
+        the low water of the topic is there already."""
         passed = self._passed(topic)
-        blocks = topic.blocks
-        count = 0
-        while (
-            count + 1 < len(blocks)
-            and blocks[count] is not topic.active
-            and blocks[count].tail is None
-            and blocks[count] not in topic.unsynced
-            and blocks[count + 1].first_offset <= passed
-        ):
-            count += 1
-        return blocks[:count]
+        end = 0
+        blocks = list(topic.blocks)
+        for block, following in itertools.pairwise(blocks):
+            if (
+                block is topic.active
+                or block.tail is not None
+                or block in topic.unsynced
+                or following.first_offset > passed
+            ):
+                break
+            end = following.first_offset
+        return end if end > topic.reclaimable_offset else 0
 
-    def _detach(self, topic: Topic, blocks: list[Block]) -> None:
-        """Take the blocks out of readers' sight.
+    def _detach(self, topic: Topic) -> None:
+        """Take the blocks that may go out of readers' sight; their low water is durable.
 
-        Never waits: a topic that is in use, by whatever thread, is left for the next run. (Waiting
-        while holding locks could be for ever, if the holder is interrupted by a signal handler that
-        needs one of them.)
+        Never waits: a topic that is in use, by whatever thread, is left for whoever comes next.
+        (Waiting while holding locks could be for ever, if the holder is interrupted by a signal handler
+        that needs one of them.)
         """
+        following = topic.blocks[1:2]
+        if not following or following[0].first_offset > topic.reclaimable_offset:
+            return
         held: list[RLock] = []
         try:
             # Writers need not be kept out: they change the other end of the list.
             if not take_lock(topic.read_lock, held):
                 return
-            for _ in blocks:
+            while len(topic.blocks) > 1 and topic.blocks[1].first_offset <= topic.reclaimable_offset:
                 topic.low_water = max(topic.low_water, topic.blocks[1].first_offset)
                 # Out of the topic and into the list in one step: an interrupt loses no block, and
                 # none is given up that a reader can still find.

@@ -3,8 +3,8 @@
 Lives here: creating and opening a segment, reading and writing header pages and marks, which
 slots are free. Not here: which topic gets a block (``allocator.py``), frames.
 
-Invariants: a slot in ``free`` has a header page that reads as zeros, durably; a slot is leased
-by at most one block; ``quarantined`` slots are never leased.
+Invariants: a slot in ``free`` has a header page that reads as zeros, durably; ``spare`` is a part of
+``free``; a slot is leased by at most one block; ``quarantined`` slots are never leased.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from walrus_core.types import SegmentInfo
 class Segment:
     """An existing segment. Threads: the allocator's lock guards ``free`` and ``live``."""
 
-    __slots__ = ("file", "free", "header", "key", "live", "quarantined")
+    __slots__ = ("file", "free", "header", "key", "live", "quarantined", "spare")
 
     def __init__(self, file: LogFile, header: pages.SegmentHeader) -> None:
         """``header`` is what the file says of itself."""
@@ -31,6 +31,8 @@ class Segment:
         self.header = header
         self.key = pages.metadata_key(header.salt)
         self.free: set[int] = set()
+        self.spare: set[int] = set()
+        """Free slots that kept their space; they are leased before others."""
         self.live = 0
         """Slots that a block has leased or that are quarantined."""
         self.quarantined: set[int] = set()
@@ -58,7 +60,7 @@ class Segment:
     def adjacent_free(self, count: int) -> Optional[int]:
         """Return the first of ``count`` adjacent free slots, or None."""
         if count == 1:
-            return min(self.free, default=None)
+            return min(self.spare or self.free, default=None)
         run = 0
         for slot in sorted(self.free):
             run = run + 1 if slot - 1 in self.free else 1
@@ -88,16 +90,14 @@ class Segment:
         at = self.slot_at(slot) + fmt.MARK_AT[0]
         self.file.write(at, bytes(fmt.PAGE_SIZE - fmt.MARK_AT[0]))
 
-    def wipe(self, slot: int, slots: int, can_discard: bool) -> None:
-        """Zero the first page of every slot of a block and give their space back where possible.
-
-        Not durable. Raises: StorageError.
-        """
-        # The zeros first, so that the slots are free whatever the backend's discard does.
+    def wipe(self, slot: int, slots: int) -> None:
+        """Zero the first page of every slot of a block. Not durable. Raises: StorageError."""
         for each in range(slot, slot + slots):
             self.file.write(self.slot_at(each), bytes(fmt.PAGE_SIZE))
-        if can_discard:
-            self.file.discard(self.slot_at(slot), slots * self.header.block_size_bytes)
+
+    def discard(self, slot: int, slots: int) -> None:
+        """Give the space of slots back. Not durable. Raises: StorageError."""
+        self.file.discard(self.slot_at(slot), slots * self.header.block_size_bytes)
 
 
 def create_segment(files: FileCache, directory: str, header: pages.SegmentHeader) -> Segment:

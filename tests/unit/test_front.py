@@ -27,8 +27,16 @@ def twins(request):
     return compiled("_front_c"), compiled("_hot_c")
 
 
-def entries(twin, offsets):
-    return [twin.Entry(offset, 1, b"%d" % offset) for offset in offsets]
+def run_of(twin, offsets):
+    """Return the frames of entries whose payloads are their offsets, with 3 bytes in front of them."""
+    payloads = [b"%d" % offset for offset in offsets]
+    return bytes(3) + b"".join(
+        bytes(part) for part in twin.encode_batch(7, 1, payloads, 0, len(payloads), 0, 1)
+    )
+
+
+def fill(ready, twin, first, end):
+    ready.fill(run_of(twin, range(first, end)), 3, first, end)
 
 
 def test_the_front_in_use_belongs_to_the_frame_code_in_use():
@@ -53,8 +61,9 @@ def test_ready_gives_what_is_at_an_offset_and_drops_what_is_before(twins):
     ready = front.Ready(5)
     assert ready.offset == 5
     assert ready.peek(5) is None
-    ready.fill(entries(frames, range(3, 10)))
-    assert ready.peek(5).data == b"5"
+    fill(ready, frames, 3, 10)
+    first = ready.peek(5)
+    assert (first.offset, first.timestamp, first.data) == (5, 1, b"5")
     assert ready.peek(5).data == b"5"
     assert ready.peek(8).data == b"8"
     assert ready.peek(7) is None, "dropped"
@@ -62,20 +71,31 @@ def test_ready_gives_what_is_at_an_offset_and_drops_what_is_before(twins):
     assert ready.peek(10) is None
     ready.move(20)
     assert ready.offset == 20
-    ready.fill(entries(frames, [20, 25]))
+    fill(ready, frames, 20, 21)
     assert ready.peek(20).data == b"20"
-    assert ready.peek(21) is None, "a gap, as damage leaves one"
-    assert ready.peek(25).data == b"25"
+    assert ready.peek(21) is None
+    fill(ready, frames, 25, 27)
+    assert ready.peek(20) is None, "a gap, as damage leaves one"
+    assert ready.peek(26).data == b"26"
     ready.drop()
-    assert ready.peek(25) is None
+    assert ready.peek(26) is None
 
 
-def test_a_compiled_ready_takes_entries_only():
-    front, frames = compiled("_front_c"), compiled("_hot_c")
+def test_ready_never_looks_behind_its_bytes(twins):
+    front, frames = twins
     ready = front.Ready(0)
-    with pytest.raises(TypeError, match="not an entry"):
-        ready.fill([*entries(frames, [0]), b"no entry"])
-    assert ready.peek(0) is None
+    run = run_of(frames, range(3))
+    for at in (-1, len(run) + 1, 1 << 40):
+        with pytest.raises((ValueError, OverflowError)):
+            ready.fill(run, at, 0, 3)
+    for end in range(3, len(run)):
+        # More promised than is there: what fits is given, and nothing behind it.
+        ready.fill(run[:end], 3, 0, 3)
+        given = [ready.peek(offset) for offset in range(3)]
+        whole = (end - 3) // 40
+        assert [entry is not None for entry in given] == [place < whole for place in range(3)]
+    ready.fill(b"\xff" * 64, 0, 0, 1)
+    assert ready.peek(0) is None, "a length beyond the end"
 
 
 class Log:
@@ -215,16 +235,18 @@ def test_reads_take_what_is_ready_up_to_the_limit():
     front, frames = compiled("_front_c"), compiled("_hot_c")
     log = Log().make(front)
     ready = front.Ready(3)
-    ready.fill(entries(frames, [2, 3, 4, 6, 7]))
+    fill(ready, frames, 2, 5)
     log._express.admit_cursor("t", ready)
     assert log.read_next("t") is None, "no limit yet"
     ready.limit = 5
-    assert [log.read_next("t").offset for _ in range(2)] == [3, 4]
+    assert [log.read_next("t") for _ in range(2)] == [frames.Entry(3, 1, b"3"), frames.Entry(4, 1, b"4")]
     assert ready.offset == 5
     ready.limit = 100
+    assert log.read_next("t") is None, "nothing is ready any more"
+    fill(ready, frames, 6, 8)
     assert log.read_next("t") is None, "a gap: the long way tells of the damage"
     assert ready.offset == 5
-    ready.fill(entries(frames, [5, 6]))
+    fill(ready, frames, 5, 7)
     for options in ({"checkpoint": False}, {"cursor": "other"}, {"on_corruption": "skip"}):
         assert log.read_next("t", **options) is None
     assert log.read_next("t").offset == 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tempfile
 
 import pytest
 from hypothesis import given, settings
@@ -32,7 +33,19 @@ def reading(module, view, at, key, algorithm, index, limit, max_bytes, max_entri
         module.find_frame(view, at, key, index, limit),
         module.peek_header(view, at, key),
         module.is_zero(view),
+        module.verify(bytes(view), at, key, algorithm, index, limit) if at >= 0 else None,
     )
+
+
+def from_a_file(module, view, key, algorithm, index, limit, max_bytes, max_entries):
+    """Return what a twin decodes of the bytes where they stand in a file, entries as tuples."""
+    with tempfile.TemporaryFile() as file:
+        file.write(b"before" + view)
+        file.flush()
+        entries, *rest = module.decode_file(
+            file.fileno(), 6, len(view), key, algorithm, 10, index, limit, max_bytes, max_entries
+        )
+    return [(entry.offset, entry.timestamp, entry.data) for entry in entries], rest
 
 
 @ALGORITHMS
@@ -47,6 +60,17 @@ def test_equal_on_damaged_bytes(twins, oracle, algorithm, data, payloads, key, w
     arguments = (0, key, algorithm, 0, 2**40, data.draw(NUMBERS), data.draw(NUMBERS))
     pure, compiled = (reading(module, view, *arguments) for module in twins)
     assert pure == compiled
+    # Bytes, which cannot change, are verified where they stand; files are read frame by frame.
+    for module in twins:
+        assert reading(module, bytes(view), *arguments) == pure
+        if module.READS_FILES:
+            assert from_a_file(module, view, *arguments[1:3], *arguments[3:]) == (pure[0], pure[1])
+    at = 0
+    for entry in pure[0]:
+        for module in twins:
+            found = module.entry_in(bytes(view), at, entry[0])
+            assert (found.offset, found.timestamp, found.data) == entry
+        at += twins[0].frame_size(len(entry[2]))
     for place, (offset, stamp, payload) in enumerate(pure[0]):
         assert (offset, stamp, payload) == (10 + place, timestamp, payloads[place])
 

@@ -6,6 +6,8 @@ reads outside the buffer it was given.
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 from typing import Any, Optional, Union
 
@@ -39,6 +41,9 @@ BAD_HEADER = 2
 """No sound header with the expected index stands here."""
 BAD_PAYLOAD = 3
 """The header is sound, the checksum over header and payload is not."""
+
+READS_FILES: bool = hasattr(os, "pread")
+"""Whether ``decode_file`` works here."""
 
 GATHER_BYTES_MIN = 64 * 1024
 """Immutable payloads of this size and more are handed to the backend without a copy."""
@@ -214,6 +219,90 @@ def decode(
         at += size
         index += 1
     return entries, at, index, DONE, 0
+
+
+def decode_file(
+    descriptor: int,
+    position: int,
+    size: int,
+    key: int,
+    algorithm: int,
+    first_offset: int,
+    index: int,
+    limit_index: int,
+    max_bytes: int,
+    max_entries: int,
+) -> tuple[list[Entry], int, int, int, int]:
+    """Read and decode frames ``[index, limit_index)`` that stand in ``size`` bytes of a file at ``position``.
+
+    Each payload is read into its entry, not copied there: for large ones. Otherwise as ``decode``, with
+    ``at`` from ``position``. Raises: OSError. Cost: one system call a frame, without the GIL.
+    """
+    entries: list[Entry] = []
+    at = total = 0
+    while index < limit_index and len(entries) < max_entries:
+        view = _read_exactly(descriptor, position + at, min(FRAME_HEADER_SIZE, size - at))
+        ahead = peek_header(view, 0, key)
+        if ahead is not None and ahead[1] == index:
+            if entries and total + ahead[0] > max_bytes:
+                break
+            view = _read_exactly(descriptor, position + at, min(frame_size(ahead[0]), size - at))
+        found, step, index, status, need = decode(
+            view, 0, key, algorithm, first_offset, index, index + 1, max_bytes, 1
+        )
+        if status != DONE:
+            return entries, at, index, status, need
+        entries += found
+        at += step
+        total += len(found[0].data)
+    return entries, at, index, DONE, 0
+
+
+def _read_exactly(descriptor: int, position: int, length: int) -> bytes:
+    parts = []
+    while length:
+        part = os.pread(descriptor, length, position)
+        if not part:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        parts.append(part)
+        position += len(part)
+        length -= len(part)
+    return b"".join(parts)
+
+
+def verify(
+    run: bytes, at: int, key: int, algorithm: int, index: int, limit_index: int
+) -> tuple[int, int, int, int]:
+    """Verify frames ``[index, limit_index)`` of one block, whose first stands at ``at``.
+
+    Returns: (at, index, status, need) as in ``decode``.
+    """
+    end = len(run)
+    while index < limit_index:
+        if at + FRAME_HEADER_SIZE > end:
+            return at, index, SHORT, FRAME_HEADER_SIZE
+        found = _read_header(run, at, end, key)
+        if found is None or found[4] != index:
+            return at, index, BAD_HEADER, 0
+        size = frame_size(found[1])
+        if at + size > end:
+            return at, index, SHORT, size
+        payload = memoryview(run)[at + FRAME_HEADER_SIZE : at + FRAME_HEADER_SIZE + found[1]]
+        if found[0] != _checksum(key, algorithm, run[at + 8 : at + FRAME_HEADER_SIZE], payload, index):
+            return at, index, BAD_PAYLOAD, size
+        at += size
+        index += 1
+    return at, index, DONE, 0
+
+
+def entry_in(run: bytes, at: int, offset: int) -> Optional[Entry]:
+    """Return the entry of the verified frame at ``at`` of a run, or None where no frame fits there."""
+    if at < 0 or at + FRAME_HEADER_SIZE > len(run):
+        return None
+    _checksum, length, *_fields, timestamp = _FRAME.unpack_from(run, at)
+    if at + frame_size(length) > len(run):
+        return None
+    return Entry(offset, timestamp, run[at + FRAME_HEADER_SIZE : at + FRAME_HEADER_SIZE + length])
 
 
 def payload_bytes(entries: list[Entry]) -> int:
