@@ -201,7 +201,10 @@ class Engine:
 
     def keep_cursor(self, cursor: Cursor) -> None:
         """Keep a cursor that is about to move. The caller holds the topic's read lock."""
-        self._cursors_by_topic[cursor.topic.name].setdefault(cursor.name, cursor)
+        known = self._cursors_by_topic[cursor.topic.name]
+        if cursor.name not in known:
+            with self.reclaimer.lock:
+                known.setdefault(cursor.name, cursor)
 
     def visible_end(self, topic: Topic) -> int:
         """Return the offset below which readers see entries.

@@ -32,7 +32,7 @@ class TopicReads(TopicFacts):
         if found is None:
             return None
         with self._engine.door.enter("a read"), found.read_lock:
-            position, end_offset = self._ready_cursor(found, cursor)
+            position, end_offset = self._ready_cursor(found, cursor, checkpoint)
             result = position.next_entry(end_offset)
             passed = position.offset
             while not result.entries and result.damage is not None:
@@ -41,7 +41,6 @@ class TopicReads(TopicFacts):
             if result.entries:
                 passed = result.entries[0].offset + 1
             if checkpoint and passed > position.offset:
-                self._engine.keep_cursor(position)
                 position.advance(passed, self._persist_every)
                 self._admit(found, position)
             entry = result.entries[0] if result.entries else None
@@ -82,24 +81,28 @@ class TopicReads(TopicFacts):
         with self._engine.door.enter("a read"), found.read_lock:
             if start_offset is not None:
                 return self._read_from(found, start_offset, max_bytes, max_entries, skips)
-            position, end_offset = self._ready_cursor(found, cursor)
+            position, end_offset = self._ready_cursor(found, cursor, checkpoint)
             start = position.start_offset()
             entries, passed = self._read_on(found, start, end_offset, max_bytes, max_entries, skips)
             if checkpoint and passed > position.offset:
-                self._engine.keep_cursor(position)
                 position.advance(passed, self._persist_every)
         if checkpoint and entries:
             self._engine.request_reclaim(found)
         return entries
 
-    def _ready_cursor(self, topic: Topic, name: str) -> tuple[Cursor, int]:
-        """Return the cursor and the offset below which it may read. The caller holds the read lock."""
+    def _ready_cursor(self, topic: Topic, name: str, moves: bool) -> tuple[Cursor, int]:
+        """Return the cursor and the offset below which it may read. The caller holds the read lock.
+
+        One that ``moves`` is kept before it reads: nothing ahead of it may be given back meanwhile.
+        """
         engine = self._engine
         engine.express.bar_cursor(topic.name)
         engine.gate.check_open()
         position = engine.cursor(topic, name)
         position.check()
         end_offset = engine.visible_end(topic)
+        if moves and position.start_offset() < end_offset:
+            engine.keep_cursor(position)
         if engine.gate.failure is not None and position.start_offset() >= end_offset:
             raise PoisonedError(
                 path=engine.gate.path, reason=str(engine.gate.failure)
@@ -192,7 +195,7 @@ class TopicReads(TopicFacts):
         if found is None or found.next_offset == 0:
             raise UnknownTopicError(topic=topic)
         encode_cursor(cursor)
-        with self._engine.door.enter("a seek"), found.read_lock:
+        with self._engine.door.enter("a seek"), found.read_lock, self._engine.reclaimer.lock:
             self._engine.express.bar_cursor(found.name)
             self._engine.gate.check_call()
             end_offset = self._engine.visible_end(found)

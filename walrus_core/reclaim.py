@@ -35,7 +35,9 @@ class Reclaimer:
         self._requested: dict[Topic, None] = {}
         self._detached: list[Block] = []
         """Blocks that no topic has any more, to be given up."""
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
+        """Held from the decision what is given back until the low water is durable: whoever brings a new
+        cursor, or sets one back, holds it, so that none of them finds its entries gone."""
 
     def request(self, topic: Topic) -> bool:
         """Note the topic for the next run if its oldest block could be given back. Cheap.
@@ -49,9 +51,6 @@ class Reclaimer:
         # A copy: another thread may give blocks back meanwhile.
         blocks = topic.blocks[:2]
         if len(blocks) < 2 or blocks[0] is topic.active or self._passed(topic) < blocks[1].first_offset:
-            return bool(self._detached)
-        if topic.reclaimable_offset >= blocks[1].first_offset:
-            # All is done but taking it out of the topic, which somebody else is reading now.
             return bool(self._detached)
         self._requested[topic] = None
         return True
@@ -69,15 +68,18 @@ class Reclaimer:
 
         Raises: StorageError: the rest is done by the next call or the next open.
         """
-        with self._lock:
+        with self.lock:
             requested = list(self._requested)
-            found = [(topic, end) for topic in requested if (end := self._reclaimable(topic))]
+            found = [
+                (topic, end) for topic in requested if (end := self._passed_end(topic)) > topic.low_water
+            ]
             for topic, end in found:
                 self._cursors.write_state(topic.page, offset=end, floor=max(topic.page.state.floor, end))
             if found:
                 self._cursors.sync()
             for topic, end in found:
-                topic.reclaimable_offset = end
+                topic.low_water = end
+            for topic in requested:
                 self._detach(topic)
             count = len(self._detached)
             self._give_up_detached()
@@ -97,13 +99,11 @@ class Reclaimer:
             self._allocator.give_up(block.segment, block.header.slot, block.header.slots)
             self._detached.pop()
 
-    def _reclaimable(self, topic: Topic) -> int:
-        """Return the end of the leading blocks that all cursors have passed and that are synced; 0 where
-        the low water of the topic is there already."""
+    def _passed_end(self, topic: Topic) -> int:
+        """Return the end of the leading blocks that all cursors have passed and that are synced; 0: none."""
         passed = self._passed(topic)
         end = 0
-        blocks = list(topic.blocks)
-        for block, following in itertools.pairwise(blocks):
+        for block, following in itertools.pairwise(list(topic.blocks)):
             if (
                 block is topic.active
                 or block.tail is not None
@@ -112,25 +112,24 @@ class Reclaimer:
             ):
                 break
             end = following.first_offset
-        return end if end > topic.reclaimable_offset else 0
+        return end
 
     def _detach(self, topic: Topic) -> None:
-        """Take the blocks that may go out of readers' sight; their low water is durable.
+        """Take the blocks below the low water, which is durable, out of readers' sight.
 
         Never waits: a topic that is in use, by whatever thread, is left for whoever comes next.
         (Waiting while holding locks could be for ever, if the holder is interrupted by a signal handler
         that needs one of them.)
         """
         following = topic.blocks[1:2]
-        if not following or following[0].first_offset > topic.reclaimable_offset:
+        if not following or following[0].first_offset > topic.low_water:
             return
         held: list[RLock] = []
         try:
             # Writers need not be kept out: they change the other end of the list.
             if not take_lock(topic.read_lock, held):
                 return
-            while len(topic.blocks) > 1 and topic.blocks[1].first_offset <= topic.reclaimable_offset:
-                topic.low_water = max(topic.low_water, topic.blocks[1].first_offset)
+            while len(topic.blocks) > 1 and topic.blocks[1].first_offset <= topic.low_water:
                 # Out of the topic and into the list in one step: an interrupt loses no block, and
                 # none is given up that a reader can still find.
                 self._detached.extend(map(topic.blocks.pop, (0,)))

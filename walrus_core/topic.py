@@ -61,7 +61,6 @@ class Topic:
         "name",
         "page",
         "read_lock",
-        "reclaimable_offset",
         "unsynced",
     )
 
@@ -96,8 +95,7 @@ class Topic:
         self.unsynced: list[Block] = []
         self.is_dirty = False
         self.low_water = 0
-        self.reclaimable_offset = 0
-        """Durable low water: blocks that end at or below it may go, once nobody reads the topic."""
+        """Durable: blocks that end at or below it may go, once nobody reads them."""
         self._resume_offset = 0
         self._runway: Optional[Runway] = None
         self.durable_offset = 0
@@ -108,7 +106,7 @@ class Topic:
         ``appendable`` says that the last block may go on behind its frames. Raises: StorageError.
         """
         self.blocks = blocks
-        self.low_water = self.reclaimable_offset = low_water
+        self.low_water = low_water
         self._resume_offset = next_offset
         self.durable_offset = next_offset
         if blocks:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import threading
 import time
 
 import pytest
 from helpers import EACH, LOOSE, NEVER, WHOLE_BLOCK, contents, run_threads, wait_until, with_faults
 
 from walrus_core import FsyncSchedule, ReadConsistency, Walrus
-from walrus_core.errors import StorageError, SyncFailedError
+from walrus_core.errors import OffsetOutOfRangeError, StorageError, SyncFailedError
 from walrus_core.hookspecs import hookimpl
 from walrus_core.memory import MemoryBackend
 from walrus_core.runway import Runway
@@ -144,6 +145,27 @@ def test_durable_writes_are_durable_without_a_sync(make_store):
     assert len(contents(store.open(), "t")) == 16
 
 
+def test_entries_wait_for_the_interval_and_one_sync_at_most(memory_store):
+    """Also those that come just after a slow sync began: the interval runs from there on."""
+    interval_s, sync_s = 0.2, 0.15
+    wal, backend = with_faults(memory_store, fsync_schedule=FsyncSchedule.milliseconds(200))
+    wal.append_for_topic("t", b"first")
+    backend.during("sync", lambda: time.sleep(sync_s), suffix=".wal", times=None)
+    appended_s = []
+    oldest_s = 0.0
+    end_s = time.monotonic() + 1.5
+    while (now_s := time.monotonic()) < end_s:
+        appended_s.append(now_s)
+        wal.append_for_topic("t", b"next")
+        durable = wal.durable_offset("t")
+        if durable <= wal.next_offset("t") - 1:
+            oldest_s = max(oldest_s, time.monotonic() - appended_s[max(0, durable - 1)])
+        time.sleep(0.002)
+    assert wal.durable_offset("t") > 100
+    assert oldest_s > interval_s, "the sync is too fast for this test"
+    assert oldest_s < interval_s + sync_s + 0.1, f"not durable after {oldest_s:.3f} s"
+
+
 # --- group commit -----------------------------------------------------------------------------------
 
 
@@ -227,6 +249,44 @@ def test_a_seek_is_durable_on_return(memory_store, cursor):
 
 
 # --- reclaim ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("comes", ["a new cursor", "a seek back"])
+def test_blocks_are_not_given_back_under_a_cursor_that_comes_meanwhile(memory_store, comes):
+    """Between the decision to give blocks back and the deed lies a sync: time for a cursor to come."""
+    wal, backend = with_faults(memory_store, fsync_schedule=NEVER)
+    for number in range(6):
+        wal.append_for_topic("t", b"%d" % number * 4000)
+    wal.sync()
+    read = []
+    cursor = "late" if comes == "a new cursor" else "default"
+
+    def come() -> None:
+        try:
+            if comes == "a seek back":
+                wal.seek("t", 0)
+        except OffsetOutOfRangeError:
+            # It came too late, and is told so.
+            wal.seek("t", wal.oldest_offset("t"))
+        read.append(wal.read_next("t", cursor=cursor).offset)
+
+    threads = [threading.Thread(target=come)]
+
+    def meanwhile() -> None:
+        threads[0].start()
+        threads[0].join(0.2)
+
+    for _ in range(6):
+        wal.read_next("t")
+    backend.during("sync", meanwhile, suffix="cursors.db", times=1)
+    wal.sync()
+    threads[0].join()
+    wal.sync()
+    with after_power_cut(memory_store, backend) as after:
+        assert after.cursor_offset("t", cursor) == wal.cursor_offset("t", cursor)
+    while (entry := wal.read_next("t", cursor=cursor)) is not None:
+        read.append(entry.offset)
+    assert read == list(range(read[0], 6)), "unread entries were skipped"
 
 
 def test_nothing_given_back_is_missed_after_a_power_cut(memory_store):
