@@ -75,7 +75,7 @@ class Syncer:
         self._keeps_noted = keeps_noted
         self._dirty: dict[Syncable, None] = {}
         self.group = Group(self._sync_for)
-        self.awaiting = Awaiting(self.failure)
+        self.awaiting = Awaiting(gate, self.failure)
         self._marked_s = 0.0
         self._clean_lock = threading.RLock()
 

@@ -62,6 +62,7 @@ class Walrus(TopicReads):
         self._waits = options.fsync_schedule.kind == "each"
         self._door = self._engine.door
         self._group = self._engine.syncer.group if self._waits and hot.COMPILED else None
+        self._until = self._engine.syncer.awaiting.until
         self._persist_every = options.consistency.persist_every
         self._on_corruption = options.on_corruption
 
@@ -189,7 +190,7 @@ class Walrus(TopicReads):
         if found.durable_offset <= offset:
             if not self._waits:  # else it was done by now
                 self._engine.request_sync()
-            await self._engine.syncer.awaiting.until(found, offset)
+            await self._until(found, offset)
         return offset
 
     def wait_durable(self, topic: str, offset: int) -> None:
