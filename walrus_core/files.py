@@ -245,18 +245,18 @@ class FileCache:
         return len(targets)
 
     def sync_one(self, file: LogFile) -> None:
-        """Make every byte written to one file before the call durable; the caller keeps it open.
+        """Make every byte written to one file before the call durable.
 
         Raises: SyncFailedError: as for ``sync``. Cost: nothing beside the sync itself, which is why it
         is there: it stands between an append and its acknowledgement.
         """
         if self.gate.blocks_writes:
             self.gate.check_write()
-        handle = file.handle
-        if file.holds == 0 or handle is None:
+        handle, ticket = file.handle, file.written
+        if handle is None or not (file.holds or ticket != file.synced):
+            # It may be closed meanwhile to make room.
             self.sync([file])
             return
-        ticket = file.written
         try:
             handle.sync()
         except OSError as error:
