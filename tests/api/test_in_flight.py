@@ -254,3 +254,27 @@ def test_who_waits_for_a_slow_sync_waits_in_one_place(memory_store):
         thread.join(20)
     assert wal.durable_offset("t") == 5
     assert group.waiting == 0
+
+
+def test_what_follows_a_durable_append_is_looked_after(store):
+    """The topic is noted and its tail admitted, and nobody is at work in the background."""
+    wal = store.open(fsync_schedule=EACH)
+    for number in range(4):
+        wal.append_for_topic("t", b"waited for")
+        wal.append_nowait("t", b"not waited for")
+        wait_until(lambda end=2 * number + 2: wal.durable_offset("t") == end)
+
+
+def test_topics_that_rest_are_synced_no_more(memory_store):
+    wal, backend = with_faults(memory_store, fsync_schedule=EACH)
+    for name in "abcd":
+        for _ in range(3):
+            wal.append_for_topic(name, b"x")
+    assert wal._engine.syncer.is_idle
+    backend.reset()
+    for _ in range(5):
+        wal.append_for_topic("d", b"x")
+    assert backend.calls["sync"] == 5
+    assert len(wal._engine.syncer._dirty) == 1
+    wal.append_for_topic("a", b"again")
+    assert wal.durable_offset("a") == 4
