@@ -15,7 +15,18 @@ lock to change it; a Ready only while nobody holds the topic's read lock to move
 cimport cython
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.list cimport PyList_CheckExact, PyList_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
+from cpython.pythread cimport (
+    PY_LOCK_INTR,
+    PyLockStatus,
+    PyThread_acquire_lock,
+    PyThread_allocate_lock,
+    PyThread_free_lock,
+    PyThread_get_thread_ident,
+    PyThread_release_lock,
+    PyThread_type_lock,
+)
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stdint cimport uint64_t
@@ -23,9 +34,11 @@ from libc.stdint cimport uint64_t
 from walrus_core._hot_c cimport Entry, Tail, _entry_in
 
 from walrus_core import format as _format
+from walrus_core.errors import ReentrantCallError
 
 cdef extern from "Python.h":
     PyObject* PyDict_GetItemWithError(object mapping, object key) except? NULL
+    PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock lock, long long microseconds, int intr_flag) nogil
 
 cdef enum:
     FRAME_HEADER_SIZE = 32
@@ -111,11 +124,13 @@ cdef class Express:
     """Which tails and cursors of one log may be used without their locks."""
 
     cdef public bint blocked
+    cdef public bint watched
     cdef dict _tails
     cdef dict _cursors
 
     def __init__(self):
         self.blocked = False
+        self.watched = True
         self._tails = {}
         self._cursors = {}
 
@@ -138,11 +153,17 @@ cdef class Express:
         self._cursors.pop(topic, None)
 
 
+include "_group_c.pxi"
+
+
 cdef class Front:
     """Base of Walrus: the calls that have an express way."""
 
     cdef public Express _express
     cdef public Express _in_flight      # for appends that nobody waits for
+    cdef public Group _group            # who waits for appends, where every append is waited for
+    cdef public object _door
+    cdef public dict _topics
 
     def __cinit__(self, *args, **kwargs):
         self._express = self._in_flight = Express()
@@ -164,7 +185,11 @@ cdef class Front:
 
         Durability: sync-each: survives power loss on return. Else survives the death of the process.
         """
-        cdef object offset = self._append_quickly(self._express, topic, data)
+        cdef object offset
+        if self._group is None:
+            offset = self._append_quickly(self._express, topic, data)
+        else:
+            offset = self._append_durably(topic, data)
         return self._append_entry(topic, data) if offset is None else offset
 
     @cython.binding(False)
@@ -178,7 +203,34 @@ cdef class Front:
         Raises: as ``append_for_topic``; a sync that fails later poisons the log.
         """
         cdef object offset = self._append_quickly(self._in_flight, topic, data)
-        return self._append_in_flight(topic, data) if offset is None else offset
+        if offset is None:
+            return self._append_in_flight(topic, data)
+        if not self._in_flight.watched:
+            # First, and here, so that an interrupt leaves nothing in flight that nobody looks after.
+            self._in_flight.watched = True
+            try:
+                self._request_sync()
+            except BaseException:
+                self._in_flight.watched = False
+                raise
+        return offset
+
+    cdef object _append_durably(self, object topic, object data):
+        """Append past the lock and wait for the sync, or return None where the long way must be taken."""
+        cdef object inside = self._door.inside
+        cdef object offset, found
+        if inside._is_owned():
+            return None
+        offset = self._append_quickly(self._in_flight, topic, data)
+        if offset is None:
+            return None
+        found = self._topics[topic]
+        inside.acquire()
+        try:
+            self._group.wait(found, <uint64_t> offset + 1)
+        finally:
+            inside.release()
+        return offset
 
     cdef inline object _append_quickly(self, Express express, object topic, object data):
         """Append past the lock, or return None where the long way must be taken."""

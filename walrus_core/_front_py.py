@@ -61,10 +61,13 @@ class Express:
     """Which tails and cursors of one log may be used without their locks.
 
     ``blocked`` says that none may: the log is poisoned, closed, or inherited by a forked child.
+    ``watched``: somebody will look for what goes this way and is not durable. Who makes it False
+    syncs next; the first append after that asks for the next sync.
     """
 
     def __init__(self) -> None:
         self.blocked = False
+        self.watched = True
 
     def admit_tail(self, topic: str, tail: Tail) -> None:
         """Let appends to the topic go into ``tail`` directly; the caller holds the topic's lock."""
@@ -84,6 +87,8 @@ class Front:
 
     _express: Express
     _in_flight: Express
+    _group: Any
+    _door: Any
 
     def append_for_topic(self, topic: str, data: Any) -> int:
         """Append one entry; a new topic begins with its first entry.
@@ -147,6 +152,9 @@ class Front:
         never returns, the entry counts as read). At-least-once: every ``persist_every`` entries.
         """
         return self._read_one(topic, checkpoint, cursor, on_corruption)
+
+    def _request_sync(self) -> None:
+        raise NotImplementedError
 
     # --- the long way, which ``Walrus`` and its bases have ------------------------------------------
 

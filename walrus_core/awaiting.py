@@ -11,8 +11,19 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Optional, Protocol
 
+from walrus_core.gate import Gate
+
 if TYPE_CHECKING:
     import asyncio  # slow to import, and there already for whoever has a loop
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    """Return the running loop; after the first call by ``asyncio`` itself."""
+    global _running_loop
+    from asyncio import get_running_loop
+
+    _running_loop = get_running_loop
+    return get_running_loop()
 
 
 class Durable(Protocol):
@@ -35,8 +46,9 @@ class Waiters:
 class Awaiting:
     """All event loops that wait for entries of one log."""
 
-    def __init__(self, failure: Callable[[], Optional[BaseException]]) -> None:
-        """``failure`` says why nothing becomes durable any more, or None."""
+    def __init__(self, gate: Gate, failure: Callable[[], Optional[BaseException]]) -> None:
+        """``failure`` says why nothing becomes durable any more, or None; ``gate.failure`` whether."""
+        self._gate = gate
         self._failure = failure
         self._loops: dict[asyncio.AbstractEventLoop, Waiters] = {}
         self._lock = threading.RLock()
@@ -51,14 +63,18 @@ class Awaiting:
 
         It raises what ``failure`` says where that will never be known.
         """
-        import asyncio
-
-        loop = asyncio.get_running_loop()
+        loop = _running_loop()
         future = loop.create_future()
-        with self._lock:
-            waiters = self._loops.setdefault(loop, Waiters())
-            waiters.by_topic.setdefault(topic, deque()).append((offset, future))
-        if topic.durable_offset > offset or self._failure() is not None:
+        # No lock: what a loop waits for is touched by its own thread only.
+        waiters = self._loops.get(loop)
+        if waiters is None:
+            with self._lock:
+                waiters = self._loops[loop] = Waiters()
+        queue = waiters.by_topic.get(topic)
+        if queue is None:
+            queue = waiters.by_topic[topic] = deque()
+        queue.append((offset, future))
+        if topic.durable_offset > offset or self._gate.failure is not None:
             # The sync was over before the future was there for it to see.
             self._settle(loop)
         return future
@@ -87,13 +103,13 @@ class Awaiting:
             failure = self._failure()
             for topic, queue in list(waiters.by_topic.items()):
                 durable_offset = topic.durable_offset
-                while queue and (queue[0][0] < durable_offset or failure is not None):
-                    offset, future = queue.popleft()
-                    if future.done():
-                        continue
-                    if offset < durable_offset or failure is None:
+                while queue and queue[0][0] < durable_offset:
+                    future = queue.popleft()[1]
+                    if not future.done():
                         future.set_result(None)
-                    else:
+                while queue and failure is not None:
+                    future = queue.popleft()[1]
+                    if not future.done():
                         future.set_exception(failure)
                 if not queue:
                     del waiters.by_topic[topic]

@@ -66,6 +66,7 @@ class CursorFile:
         self.log_id = log_id
         self.pages: dict[int, CursorPage] = {}
         self._page_count = page_count
+        self._keys: dict[int, int] = {}
         self._owners: dict[tuple[int, bytes, bytes], CursorPage] = {}
         """Pages by kind, topic and cursor."""
         self._free: list[int] = []
@@ -84,7 +85,10 @@ class CursorFile:
 
     def page_key(self, page: int) -> int:
         """State from which the checksums of a page start: bound to this log and this page."""
-        return fnv1a64(self.log_id + page.to_bytes(8, "little"))
+        key = self._keys.get(page)
+        if key is None:
+            key = self._keys[page] = fnv1a64(self.log_id + page.to_bytes(8, "little"))
+        return key
 
     def load(self) -> tuple[list[LostState], list[int]]:
         """Read every page.
@@ -275,7 +279,7 @@ class CursorFile:
             if self._file.synced >= written:
                 self._files.gate.check_write()
                 return
-            self._files.sync([self._file])
+            self._files.sync_one(self._file)
 
 
 def create_cursor_file(files: FileCache, directory: str, log_id: bytes) -> CursorFile:

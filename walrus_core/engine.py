@@ -53,6 +53,7 @@ class Engine:
         self.express = Express()
         # Where every append waits for its sync, only those in flight may go past the lock.
         self.express_in_flight = Express() if self._waits else self.express
+        self.express_in_flight.watched = not self._waits
         ways = (self.express, self.express_in_flight)
         self.gate = Gate(options.path, self.events.poisoned, quiet, ways, writes_sync=options.durable_writes)
         self.topics: dict[str, Topic] = {}
@@ -123,6 +124,7 @@ class Engine:
             wake=self._flusher.wake if wakes else _do_nothing,
             urge=self._flusher.wake if schedule.kind == "never" else _do_nothing,
             durable_writes=options.durable_writes,
+            keeps_noted=self._waits,
         )
         self.reclaimer = Reclaimer(
             self.cursors,
@@ -242,6 +244,8 @@ class Engine:
             return False
         try:
             with self.door.enter("background work"):
+                # What goes the express way from here on asks for the next sync.
+                self.express_in_flight.watched = not self._waits
                 self.syncer.sync()
                 self.reclaimer.run()
         except (StorageError, UsageError) as error:

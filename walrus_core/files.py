@@ -244,6 +244,26 @@ class FileCache:
                 file.let_go()
         return len(targets)
 
+    def sync_one(self, file: LogFile) -> None:
+        """Make every byte written to one file before the call durable.
+
+        Raises: SyncFailedError: as for ``sync``. Cost: nothing beside the sync itself, which is why it
+        is there: it stands between an append and its acknowledgement.
+        """
+        if self.gate.blocks_writes:
+            self.gate.check_write()
+        handle, ticket = file.handle, file.written
+        if handle is None or not (file.holds or ticket != file.synced):
+            # It may be closed meanwhile to make room.
+            self.sync([file])
+            return
+        try:
+            handle.sync()
+        except OSError as error:
+            raise self.gate.sync_failed(error, file.path) from error
+        if ticket > file.synced:
+            file.synced = ticket
+
     def dirty_files(self) -> list[LogFile]:
         """Return the files with writes that no sync has covered."""
         with self._lock:

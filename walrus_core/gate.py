@@ -166,11 +166,12 @@ class Door(threading.local):
     """
 
     def __init__(self) -> None:
-        self._inside: RLock = threading.RLock()
+        self.inside: RLock = threading.RLock()
+        """Held while the thread is inside."""
 
     def enter(self, operation: str) -> RLock:
         """Return what ``with`` holds during the call. Raises: ReentrantCallError: nothing changed."""
-        inside = self._inside
+        inside = self.inside
         if inside._is_owned():
             raise ReentrantCallError(operation=operation)
         return inside

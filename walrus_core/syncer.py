@@ -1,8 +1,6 @@
 """When to sync, what a completed sync proves, and who is told.
 
-Group commit: whoever finds nobody syncing leads, and syncs for everybody who wrote before; the
-others wait, each on a lock of its own, and the leader lets go of those whose entries are durable
-and of one more, who leads next. Nobody queues up for a lock that someone syncs under.
+One thread at a time syncs, for everybody who wrote before: see ``group.py``.
 
 Invariant: ``durable_offset`` of a topic moves only to the end that was published when a sync
 of every dirty file holding its bytes began. A failed sync poisons the log; nothing is retried.
@@ -12,7 +10,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Optional, Protocol
 
@@ -22,20 +19,23 @@ from walrus_core.block import Block, State
 from walrus_core.cursorfile import CursorFile
 from walrus_core.errors import PoisonedError, StorageError, SyncFailedError
 from walrus_core.files import FileCache, LogFile
-from walrus_core.gate import Gate, RLock, take_lock
+from walrus_core.gate import Gate
+from walrus_core.group import Durable, Group
 
 MARK_INTERVAL_S = 0.1
 """Marks only shorten recovery and tell damage from a torn tail, so a busy tail gets few."""
-
-
-FOLLOW_S = 0.1
-"""After so long a follower looks by itself whether there is a leader."""
 
 
 class Syncable(Protocol):
     """What the syncer asks of a topic."""
 
     durable_offset: int
+    unsynced: list[Block]
+    """Blocks with bytes that no sync covers."""
+
+    @property
+    def next_offset(self) -> int:
+        """End of what is published."""
 
     def begin_sync(self) -> tuple[int, Sequence[tuple[Block, State]]]:
         """Return (published end, blocks with bytes that no sync covers, with their states now)."""
@@ -57,10 +57,13 @@ class Syncer:
         wake: Callable[[], None],
         urge: Callable[[], None],
         durable_writes: bool,
+        keeps_noted: bool,
     ) -> None:
         """``synced`` and ``sealed`` announce. ``wake`` tells the flusher that something became
         dirty, ``urge`` that a full block waits for its seal. With ``durable_writes`` every write
-        was durable when it returned, so what is published needs no sync."""
+        was durable when it returned, so what is published needs no sync. With
+        ``keeps_noted`` a topic that is written stays dirty until a sync finds nothing new in it: where
+        each append is synced, noting and forgetting it every time would cost more than the append."""
         self._files = files
         self._cursors = cursors
         self._gate = gate
@@ -69,16 +72,18 @@ class Syncer:
         self._wake = wake
         self.urge = urge
         self._durable_writes = durable_writes
+        self._keeps_noted = keeps_noted
         self._dirty: dict[Syncable, None] = {}
-        self._lock = threading.RLock()
-        self.awaiting = Awaiting(self.failure)
-        self._followers: deque[tuple[Syncable, int, threading.Lock]] = deque()
+        self.group = Group(self._sync_for)
+        self.awaiting = Awaiting(gate, self.failure)
         self._marked_s = 0.0
         self._clean_lock = threading.RLock()
 
     @property
     def is_idle(self) -> bool:
         """True where no topic has bytes that wait for a sync."""
+        if self._keeps_noted:
+            return all(topic.next_offset == topic.durable_offset for topic in list(self._dirty))
         return not self._dirty
 
     def note(self, topic: Syncable) -> None:
@@ -108,69 +113,33 @@ class Syncer:
 
         Raises: SyncFailedError, PoisonedError: whether they do is in doubt.
         """
-        while topic.durable_offset < offset:
-            if not self._lead(topic, offset):
-                self._follow(topic, offset)
-
-    def _lead(self, topic: Syncable, offset: int) -> bool:
-        """Sync for everybody, unless somebody is at it. Returns: whether this thread did."""
-        held: list[RLock] = []
-        try:
-            if not take_lock(self._lock, held):
-                return False
-            if topic.durable_offset < offset:
-                self._raise_if_failed()
-                self._sync_topics()
-                self._check_covered(topic, offset)
-            return True
-        finally:
-            if held:
-                held[0].release()
-                if self._followers or self.awaiting.has_loops:
-                    self._hand_over()
-
-    def _follow(self, topic: Syncable, offset: int) -> None:
-        """Wait until a leader lets go of this thread, because its entries are durable or it is to lead."""
-        released = threading.Lock()
-        released.acquire()
-        self._followers.append((topic, offset, released))
-        # Again, now that a leader who ends can see this thread: the one before may have ended already.
-        while not self._lead(topic, offset):
-            # Not for ever: an interrupt may have ended the one who was to lead.
-            if released.acquire(timeout=FOLLOW_S) or topic.durable_offset >= offset:
-                return
-
-    def _hand_over(self) -> None:
-        """Let go of the followers who need not wait any more, and of one who will lead the others."""
-        waiting: list[tuple[Syncable, int, threading.Lock]] = []
-        for _ in range(len(self._followers)):
-            follower = self._followers.popleft()
-            topic, offset, released = follower
-            if topic.durable_offset >= offset or self._gate.failure is not None:
-                released.release()
-            else:
-                waiting.append(follower)
-        if waiting:
-            self._followers.extend(waiting[1:])
-            waiting[0][2].release()
-        self.awaiting.tell()
-
-    def _check_covered(self, topic: Syncable, offset: int) -> None:
-        """A sync that proves nothing for its own caller is a defect of ours: take no more writes."""
         if topic.durable_offset < offset:
-            reason = f"a completed sync did not cover offset {offset - 1}"
-            failure = StorageError(path=self._gate.path, operation="sync", errno=None, reason=reason)
-            self._gate.poison(failure)
-            raise failure
+            self.group.wait(topic, offset)
 
     def sync(self) -> None:
         """Make everything that was written before the call durable. Raises as ``wait``."""
+        self.group.lead()
+
+    def _sync_for(self, topic: Optional[Durable], offset: int) -> None:
+        """Sync for everybody, on the thread that leads; ``topic`` and ``offset`` are what it waits for."""
         try:
-            with self._lock:
+            if self._gate.failure is not None or self._gate.blocks_writes:
                 self._raise_if_failed()
-                self._sync_topics()
+            topics = list(self._dirty)
+            if len(topics) != 1 or not self._sync_alone(topics[0]):
+                self._sync_topics(topics)
+            if topic is not None and topic.durable_offset < offset:
+                raise self._uncovered(offset)
         finally:
-            self._hand_over()
+            if self.awaiting.has_loops:
+                self.awaiting.tell()
+
+    def _uncovered(self, offset: int) -> StorageError:
+        """A sync that proves nothing for its own caller is a defect of ours: take no more writes."""
+        reason = f"a completed sync did not cover offset {offset - 1}"
+        failure = StorageError(path=self._gate.path, operation="sync", errno=None, reason=reason)
+        self._gate.poison(failure)
+        return failure
 
     def _raise_if_failed(self) -> None:
         failure = self.failure()
@@ -197,8 +166,34 @@ class Syncer:
         again.__cause__ = failure
         return again
 
-    def _sync_topics(self) -> None:
-        begun = [(topic, *topic.begin_sync()) for topic in list(self._dirty)]
+    def _sync_alone(self, topic: Syncable) -> bool:
+        """Sync the only dirty topic, where all that is new lies in one block that goes on.
+
+        Returns: whether it was so; else nothing was done. Raises: SyncFailedError.
+        """
+        end_offset = topic.next_offset
+        blocks = list(topic.unsynced)
+        if not self._keeps_noted or len(blocks) != 1 or end_offset <= topic.durable_offset:
+            return False
+        block = blocks[0]
+        if block.final is not None or self._cursors.file.is_dirty:
+            return False
+        started_s = time.monotonic()
+        marks_due = started_s - self._marked_s >= MARK_INTERVAL_S
+        state = block.state if marks_due else None
+        if not self._durable_writes:
+            self._files.sync_one(block.file)
+            self._synced(1, time.monotonic() - started_s)
+        topic.durable_offset = end_offset
+        if state is not None:
+            self._mark(topic, [(block, state)], True)
+            self._marked_s = started_s
+        return True
+
+    def _sync_topics(self, topics: Sequence[Syncable]) -> None:
+        begun = [(topic, *topic.begin_sync()) for topic in topics]
+        if self._keeps_noted:
+            begun = [item for item in begun if not self._forget_settled(*item)]
         files: dict[LogFile, None] = {}
         if begun and self._cursors.file.is_dirty:
             files[self._cursors.file] = None
@@ -216,9 +211,19 @@ class Syncer:
         for topic, end_offset, blocks in begun:
             topic.durable_offset = max(topic.durable_offset, end_offset)
             self._mark(topic, blocks, marks_due)
-            topic.end_sync(end_offset, blocks)
+            if not (self._keeps_noted and _goes_on(blocks)):
+                topic.end_sync(end_offset, blocks)
         if marks_due:
             self._marked_s = now_s
+
+    def _forget_settled(
+        self, topic: Syncable, end_offset: int, blocks: Sequence[tuple[Block, State]]
+    ) -> bool:
+        """Let a topic go that has had nothing new since the last sync. Returns: whether it was so."""
+        if end_offset > topic.durable_offset or not _goes_on(blocks):
+            return False
+        topic.end_sync(end_offset, blocks)
+        return True
 
     def _mark(self, topic: Syncable, blocks: Sequence[tuple[Block, State]], marks_due: bool) -> None:
         """Write what the sync proved: seals always, marks of open blocks now and then.
@@ -241,3 +246,8 @@ class Syncer:
                     block.write_mark(state, 0)
             except StorageError as error:
                 self._gate.warn("a mark of %s was not written: %s", block.file.path, error)
+
+
+def _goes_on(blocks: Sequence[tuple[Block, State]]) -> bool:
+    """True where the bytes that no sync covers lie in one block, which takes more entries."""
+    return len(blocks) == 1 and blocks[0][0].final is None

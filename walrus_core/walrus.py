@@ -60,6 +60,9 @@ class Walrus(TopicReads):
         self._express = self._engine.express
         self._in_flight = self._engine.express_in_flight
         self._waits = options.fsync_schedule.kind == "each"
+        self._door = self._engine.door
+        self._group = self._engine.syncer.group if self._waits and hot.COMPILED else None
+        self._until = self._engine.syncer.awaiting.until
         self._persist_every = options.consistency.persist_every
         self._on_corruption = options.on_corruption
 
@@ -130,6 +133,10 @@ class Walrus(TopicReads):
             self._engine.request_sync()
         return offset
 
+    def _request_sync(self) -> None:
+        """Ask for a sync of what went the express way; see ``append_nowait``."""
+        self._engine.request_sync()
+
     def _topic_for(self, topic: str, data: Any) -> Topic:
         """Return the topic, made for an entry that could be appended. Raises: nothing changed."""
         found = self._lookup(topic)
@@ -181,8 +188,9 @@ class Walrus(TopicReads):
         offset = self.append_nowait(topic, data)
         found = self._topics[topic]
         if found.durable_offset <= offset:
-            self._engine.request_sync()
-            await self._engine.syncer.awaiting.until(found, offset)
+            if not self._waits:  # else it was done by now
+                self._engine.request_sync()
+            await self._until(found, offset)
         return offset
 
     def wait_durable(self, topic: str, offset: int) -> None:

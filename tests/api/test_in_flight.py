@@ -18,7 +18,7 @@ from walrus_core.errors import (
     SyncFailedError,
 )
 from walrus_core.flusher import Flusher
-from walrus_core.syncer import FOLLOW_S
+from walrus_core.group import FOLLOW_S
 
 SOON = FsyncSchedule.milliseconds(5)
 SCHEDULES = pytest.mark.parametrize("schedule", [EACH, SOON, NEVER], ids=["each", "interval", "never"])
@@ -241,16 +241,40 @@ def test_who_waits_for_a_slow_sync_waits_in_one_place(memory_store):
     wal.append_for_topic("t", b"first")
     begun, gate = threading.Event(), threading.Event()
     backend.during("sync", lambda: (begun.set(), gate.wait(20)))
-    followers = wal._engine.syncer._followers
+    group = wal._engine.syncer.group
     threads = [threading.Thread(target=wal.append_for_topic, args=("t", b"x")) for _ in range(4)]
     for thread in threads:
         thread.start()
     assert begun.wait(20)
-    wait_until(lambda: len(followers) == 3)
+    wait_until(lambda: group.waiting == 3)
     time.sleep(3.5 * FOLLOW_S)
-    assert len(followers) == 3
+    assert group.waiting == 3
     gate.set()
     for thread in threads:
         thread.join(20)
     assert wal.durable_offset("t") == 5
-    assert not followers
+    assert group.waiting == 0
+
+
+def test_what_follows_a_durable_append_is_looked_after(store):
+    """The topic is noted and its tail admitted, and nobody is at work in the background."""
+    wal = store.open(fsync_schedule=EACH)
+    for number in range(4):
+        wal.append_for_topic("t", b"waited for")
+        wal.append_nowait("t", b"not waited for")
+        wait_until(lambda end=2 * number + 2: wal.durable_offset("t") == end)
+
+
+def test_topics_that_rest_are_synced_no_more(memory_store):
+    wal, backend = with_faults(memory_store, fsync_schedule=EACH)
+    for name in "abcd":
+        for _ in range(3):
+            wal.append_for_topic(name, b"x")
+    assert wal._engine.syncer.is_idle
+    backend.reset()
+    for _ in range(5):
+        wal.append_for_topic("d", b"x")
+    assert backend.calls["sync"] == 5
+    assert len(wal._engine.syncer._dirty) == 1
+    wal.append_for_topic("a", b"again")
+    assert wal.durable_offset("a") == 4

@@ -214,6 +214,7 @@ READS = [
 
 APPENDS = [
     Scenario("append", append("a", X), Effect({"a": [X]}), two_topics, dirty),
+    Scenario("append_express", append("a", X), Effect({"a": [X]}), two_topics, dirty),
     Scenario("append_after_open", append("a", X), Effect({"a": [X]}), two_topics),
     Scenario("append_after_sync", append("a", X), Effect({"a": [X]}), two_topics, synced),
     Scenario(
