@@ -195,9 +195,12 @@ cdef class Tail:
         return self.claimed == self._at and not self._released \
             and self._at <= limit and length <= limit - self._at and walrus_frame_size(length) <= limit - self._at
 
+    cdef inline bint _has_descriptor(self) noexcept:
+        return WALRUS_HAS_PWRITE and self._descriptor >= 0
+
     cdef inline uint64_t _direct_max(self) noexcept:
         """Return the length up to which the GIL is held from here to the copy into the frame."""
-        if WALRUS_HAS_PWRITE and self._descriptor >= 0 and not self._window.held:
+        if self._has_descriptor() and not self._window.held:
             return STAGED_MAX - WALRUS_HEADER_SIZE
         return RELEASE_MIN - WALRUS_HEADER_SIZE - WALRUS_ALIGN
 
@@ -222,7 +225,7 @@ cdef class Tail:
         offset = self.first_offset + index
         if self._window.held:
             self._put_in_window(payload, length, timestamp)
-        elif WALRUS_HAS_PWRITE and self._descriptor >= 0:
+        elif self._has_descriptor():
             self._put_in_file(payload, length, timestamp, is_quick)
         else:
             self._put_by_call(payload, length, timestamp)
@@ -245,7 +248,7 @@ cdef class Tail:
     def writes_alone(self):
         """True where the tail needs no Python code to write and to tell the time."""
         return self._clock is None and WALRUS_HAS_CLOCK and (
-            self._window.held or (WALRUS_HAS_PWRITE and self._descriptor >= 0))
+            self._window.held or self._has_descriptor())
 
     cdef object append_quickly(self, bytes payload):
         """Append a payload of less than QUICK_MAX bytes to a tail that ``writes_alone``.
@@ -303,13 +306,14 @@ cdef class Tail:
         cdef uint8_t* target
         cdef Py_ssize_t place
         cdef PyObject* payload
-        _make_scratch(lanes_size + (0 if self._window.held else <size_t> size))
+        cdef bint is_mapped = self._window.held and (size < CALL_MIN or not self._has_descriptor())
+        _make_scratch(lanes_size + (0 if is_mapped else <size_t> size))
         frames.key, frames.algorithm, frames.timestamp = self.key, self.algorithm, timestamp
         frames.index, frames.count = <uint32_t> self._index, 0
         frames.lanes = <walrus_lane*> _scratch
         frames.heads = <uint8_t**> (frames.lanes + count)
         target = _scratch + lanes_size
-        if self._window.held:
+        if is_mapped:
             if self._at > <uint64_t> self._window.buffer.len or size > <uint64_t> self._window.buffer.len - self._at:
                 raise ValueError("the window ends before the reserved space does")
             target = <uint8_t*> self._window.buffer.buf + self._at
@@ -323,7 +327,7 @@ cdef class Tail:
                 <uint32_t> PyBytes_GET_SIZE(<object> payload), False, WALRUS_FIRST if place == 0 else 0,
                 <uint16_t> (count - 1 - place))
         walrus_sum_batch(&frames)
-        if not self._window.held:
+        if not is_mapped:
             _write_all(
                 self._descriptor, _scratch + lanes_size, <size_t> size, NULL, 0, 0, self._base + self._at, True)
         return 0

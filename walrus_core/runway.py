@@ -11,6 +11,7 @@ Threads: the caller holds the topic's lock.
 
 from __future__ import annotations
 
+from walrus_core import hot
 from walrus_core.block import Block
 
 FIRST_BYTES = 64 * 1024
@@ -36,9 +37,10 @@ class Runway:
         self._reserved = reserved_bytes
         self._ready = self._unloaded = 0
 
-    def extend(self, size_bytes: int) -> None:
+    def extend(self, size_bytes: int, follows_batch: bool = False) -> None:
         """Make room for ``size_bytes`` behind the frames, and some more.
 
+        ``follows_batch``: what stands in the block is a large batch; the next one is likely to be.
         Raises: DiskFullError, StorageError: the tail ends where it did.
         """
         tail = self.block.tail
@@ -53,14 +55,14 @@ class Runway:
         if not self._is_paced or self._reserved < BUSY_MIN_BYTES:
             tail.reserved = self._reserved
             return
-        self._prepare()
         self._unload(at)
         limit = min(self._reserved, max(needed, at + PACE_BYTES))
-        ready = min(self._reserved, limit + PACE_BYTES)
-        if size_bytes <= PACE_BYTES:
-            # Else it is a batch that is written by system calls.
+        if size_bytes < hot.CALL_BYTES_MIN and not follows_batch:
+            # Else it is written by calls, to which pages that are ready are in the way.
+            self._prepare()
+            ready = min(self._reserved, limit + PACE_BYTES)
             tail.prepare(max(self._ready, at), ready)
-        self._ready = ready
+            self._ready = ready
         # The express way ends where the next stretch is due.
         tail.reserved = limit
 

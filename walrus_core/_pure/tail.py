@@ -9,6 +9,10 @@ from typing import Optional
 from walrus_core._pure.frames import Buffer, as_payload, encode_header, frame_size
 from walrus_core.format import FLAG_FIRST, FRAME_ALIGN
 
+CALL_BYTES_MIN = 16 * 1024
+"""Batches with so many bytes of frames are written by calls also where there is a window: below it the
+compiled twin puts them into the window."""
+
 _ZEROS = bytes(FRAME_ALIGN)
 
 
