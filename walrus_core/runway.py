@@ -52,19 +52,19 @@ class Runway:
             target = min(tail.end, max(needed, self._reserved + step))
             self.block.reserve(self._reserved, target - self._reserved)
             self._reserved = target
+        tail.reserved = self._reserved
         if not self._is_paced or self._reserved < BUSY_MIN_BYTES:
-            tail.reserved = self._reserved
             return
+        if size_bytes >= hot.CALL_BYTES_MIN or follows_batch:
+            # Written by calls, to which mapped pages are only in the way.
+            tail.ready = min(tail.ready, max(at, self._ready))
+            return
+        self._prepare()
         self._unload(at)
-        limit = min(self._reserved, max(needed, at + PACE_BYTES))
-        if size_bytes < hot.CALL_BYTES_MIN and not follows_batch:
-            # Else it is written by calls, to which pages that are ready are in the way.
-            self._prepare()
-            ready = min(self._reserved, limit + PACE_BYTES)
-            tail.prepare(max(self._ready, at), ready)
-            self._ready = ready
-        # The express way ends where the next stretch is due.
-        tail.reserved = limit
+        tail.ready = min(self._reserved, max(needed, at + PACE_BYTES))
+        ready = min(self._reserved, tail.ready + PACE_BYTES)
+        tail.prepare(max(self._ready, at), ready)
+        self._ready = ready
 
     def leave(self) -> None:
         """The block takes no more entries: let all of its pages go."""
