@@ -37,10 +37,9 @@ class Runway:
         self._reserved = reserved_bytes
         self._ready = self._unloaded = 0
 
-    def extend(self, size_bytes: int, follows_batch: bool = False) -> None:
-        """Make room for ``size_bytes`` behind the frames, and some more.
+    def extend(self, size_bytes: int) -> None:
+        """Make room for ``size_bytes`` behind the frames, and some more; 0 stands for a new block.
 
-        ``follows_batch``: what stands in the block is a large batch; the next one is likely to be.
         Raises: DiskFullError, StorageError: the tail ends where it did.
         """
         tail = self.block.tail
@@ -55,7 +54,8 @@ class Runway:
         tail.reserved = self._reserved
         if not self._is_paced or self._reserved < BUSY_MIN_BYTES:
             return
-        if size_bytes >= hot.CALL_BYTES_MIN or follows_batch:
+        came_with_batch = size_bytes == 0 and tail.state[1] > 0
+        if size_bytes >= hot.CALL_BYTES_MIN or came_with_batch:
             # Written by calls, to which mapped pages are only in the way.
             tail.ready = min(tail.ready, max(at, self._ready))
             return

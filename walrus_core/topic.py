@@ -306,8 +306,7 @@ class Topic:
         last = blocks[-1]
         if last.tail is not None:
             left, runway = self._runway, self._runway_of(last, last.tail)
-            # Entries stand in it already where it came with a batch.
-            runway.extend(0, follows_batch=last.tail.state[1] > 0)
+            runway.extend(0)
             if left is not None and left is not runway:
                 left.leave()
         self.active = last
