@@ -198,7 +198,7 @@ cdef class Tail:
 
     cdef inline bint _has_room(self, uint64_t length) noexcept:
         cdef uint64_t limit = min(self.reserved, self.end)
-        if length < CALL_MIN - WALRUS_HEADER_SIZE:
+        if length < CALL_MIN and walrus_frame_size(length) < CALL_MIN:
             limit = min(limit, self.ready)
         return self.claimed == self._at and not self._released \
             and self._at <= limit and length <= limit - self._at and walrus_frame_size(length) <= limit - self._at
