@@ -32,6 +32,7 @@ cdef class Tail:
     cdef readonly uint64_t first_offset
     cdef public uint64_t end
     cdef public uint64_t reserved
+    cdef public uint64_t ready      # frames of less than CALL_MIN bytes end here, where pages are ready
     cdef public uint64_t claimed
     # The parts of ``state``.
     cdef uint64_t _at
@@ -47,6 +48,8 @@ cdef class Tail:
     cdef int _set_state(self, object state) except -1
     cdef uint64_t _now(self) except? 0
     cdef bint _has_room(self, uint64_t length) noexcept
+    cdef bint _has_descriptor(self) noexcept
+    cdef bint _is_mapped(self, uint64_t size) noexcept
     cdef uint64_t _direct_max(self) noexcept
     cdef object _append_bytes(self, bytes payload)
     cdef object _append(self, const uint8_t* payload, uint64_t length, bint is_quick)

@@ -136,6 +136,7 @@ cdef enum:
     STAGED_MAX = 4096               # frames up to this size are put together on the stack
     QUICK_MAX = 64 * 1024 - 64      # payloads below it are written with the GIL held,
     QUICK_BATCH_MAX = 1024 * 1024   # and batches of up to so many bytes of frames
+    CALL_MIN = 16 * 1024            # frames of so many bytes are written by a call also where a window is
 
 if (
     _format.FRAME_HEADER_SIZE, _format.FRAME_ALIGN, _format.KIND_ENTRY, _format.FLAG_FIRST,
@@ -157,6 +158,7 @@ BAD_HEADER = WALRUS_BAD_HEADER
 BAD_PAYLOAD = WALRUS_BAD_PAYLOAD
 
 GATHER_BYTES_MIN = GATHER_MIN
+CALL_BYTES_MIN = CALL_MIN
 
 
 @cython.freelist(256)

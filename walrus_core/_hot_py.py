@@ -41,13 +41,14 @@ from walrus_core._pure.frames import (
     verify,
     walk,
 )
-from walrus_core._pure.tail import Tail
+from walrus_core._pure.tail import CALL_BYTES_MIN, Tail
 
 COMPILED = False
 
 __all__ = [
     "BAD_HEADER",
     "BAD_PAYLOAD",
+    "CALL_BYTES_MIN",
     "COMPILED",
     "DONE",
     "FNV_BASIS",

@@ -85,6 +85,7 @@ cdef class Tail:
         self.first_offset = first_offset
         self.end = end
         self.reserved = reserved
+        self.ready = UINT64_MAX
         self.claimed = self._at
         if window is not None:
             PyObject_GetBuffer(window, &self._window.buffer, PyBUF_WRITABLE)
@@ -151,6 +152,11 @@ cdef class Tail:
         """Make frames that were written under ``claim`` part of the block, in one step."""
         self._set_state(state)
 
+    def has_room(self, uint64_t size):
+        """Say whether frames of ``size`` bytes can be written without anything made ready before."""
+        cdef uint64_t limit = self.reserved if size >= CALL_MIN else min(self.reserved, self.ready)
+        return self._at <= limit and size <= limit - self._at
+
     def prepare(self, uint64_t start, uint64_t stop):
         """Have the pages of ``[start, stop)`` made ready in the background, where there is a window.
 
@@ -192,13 +198,24 @@ cdef class Tail:
 
     cdef inline bint _has_room(self, uint64_t length) noexcept:
         cdef uint64_t limit = min(self.reserved, self.end)
+        if length < CALL_MIN and walrus_frame_size(length) < CALL_MIN:
+            limit = min(limit, self.ready)
         return self.claimed == self._at and not self._released \
             and self._at <= limit and length <= limit - self._at and walrus_frame_size(length) <= limit - self._at
 
+    cdef inline bint _has_descriptor(self) noexcept:
+        return WALRUS_HAS_PWRITE and self._descriptor >= 0
+
+    cdef inline bint _is_mapped(self, uint64_t size) noexcept:
+        """Say whether ``size`` bytes of frames go into the window: a call copies many pages for less."""
+        return self._window.held and (size < CALL_MIN or not self._has_descriptor())
+
     cdef inline uint64_t _direct_max(self) noexcept:
         """Return the length up to which the GIL is held from here to the copy into the frame."""
-        if WALRUS_HAS_PWRITE and self._descriptor >= 0 and not self._window.held:
+        if self._has_descriptor() and not self._window.held:
             return STAGED_MAX - WALRUS_HEADER_SIZE
+        if self._has_descriptor():
+            return CALL_MIN - WALRUS_HEADER_SIZE - WALRUS_ALIGN
         return RELEASE_MIN - WALRUS_HEADER_SIZE - WALRUS_ALIGN
 
     cdef object _append_bytes(self, bytes payload):
@@ -220,9 +237,9 @@ cdef class Tail:
             raise OverflowError("length, index or offset has no place in its field")
         # Made before the entry: where there is no memory for the answer nothing has happened.
         offset = self.first_offset + index
-        if self._window.held:
+        if self._is_mapped(size):
             self._put_in_window(payload, length, timestamp)
-        elif WALRUS_HAS_PWRITE and self._descriptor >= 0:
+        elif self._has_descriptor():
             self._put_in_file(payload, length, timestamp, is_quick)
         else:
             self._put_by_call(payload, length, timestamp)
@@ -245,7 +262,7 @@ cdef class Tail:
     def writes_alone(self):
         """True where the tail needs no Python code to write and to tell the time."""
         return self._clock is None and WALRUS_HAS_CLOCK and (
-            self._window.held or (WALRUS_HAS_PWRITE and self._descriptor >= 0))
+            self._window.held or self._has_descriptor())
 
     cdef object append_quickly(self, bytes payload):
         """Append a payload of less than QUICK_MAX bytes to a tail that ``writes_alone``.
@@ -303,13 +320,14 @@ cdef class Tail:
         cdef uint8_t* target
         cdef Py_ssize_t place
         cdef PyObject* payload
-        _make_scratch(lanes_size + (0 if self._window.held else <size_t> size))
+        cdef bint is_mapped = self._is_mapped(size)
+        _make_scratch(lanes_size + (0 if is_mapped else <size_t> size))
         frames.key, frames.algorithm, frames.timestamp = self.key, self.algorithm, timestamp
         frames.index, frames.count = <uint32_t> self._index, 0
         frames.lanes = <walrus_lane*> _scratch
         frames.heads = <uint8_t**> (frames.lanes + count)
         target = _scratch + lanes_size
-        if self._window.held:
+        if is_mapped:
             if self._at > <uint64_t> self._window.buffer.len or size > <uint64_t> self._window.buffer.len - self._at:
                 raise ValueError("the window ends before the reserved space does")
             target = <uint8_t*> self._window.buffer.buf + self._at
@@ -323,7 +341,7 @@ cdef class Tail:
                 <uint32_t> PyBytes_GET_SIZE(<object> payload), False, WALRUS_FIRST if place == 0 else 0,
                 <uint16_t> (count - 1 - place))
         walrus_sum_batch(&frames)
-        if not self._window.held:
+        if not is_mapped:
             _write_all(
                 self._descriptor, _scratch + lanes_size, <size_t> size, NULL, 0, 0, self._base + self._at, True)
         return 0

@@ -129,7 +129,10 @@ class CapableFile(SegmentFile, Protocol):
         """
 
     def fileno(self) -> int:
-        """Return a descriptor on which the core itself may call pread and pwrite."""
+        """Return a descriptor on which the core itself may call pread and pwrite.
+
+        With ``memory`` as well: windows and descriptor are two views of the same bytes, at once.
+        """
 
 
 @runtime_checkable

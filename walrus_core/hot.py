@@ -21,6 +21,7 @@ COMPILED: bool = twin.COMPILED
 READS_FILES: bool = twin.READS_FILES
 DONE, SHORT, BAD_HEADER, BAD_PAYLOAD = twin.DONE, twin.SHORT, twin.BAD_HEADER, twin.BAD_PAYLOAD
 FNV_BASIS = twin.FNV_BASIS
+CALL_BYTES_MIN = twin.CALL_BYTES_MIN
 
 Entry = twin.Entry
 Tail = twin.Tail

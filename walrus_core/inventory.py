@@ -16,6 +16,7 @@ from walrus_core.block import Block
 from walrus_core.chain import Found
 from walrus_core.cursorfile import CursorFile
 from walrus_core.files import FileCache, LogFile
+from walrus_core.hot import is_zero
 from walrus_core.paths import is_free_name, is_own_name, parse_segment_name
 from walrus_core.segment import Segment
 from walrus_core.types import Damage
@@ -95,13 +96,13 @@ def read_blocks(segment: Segment, inventory: Inventory) -> None:
     slot = 0
     while slot < segment.header.slot_count:
         page = bytes(segment.read_page(slot))
-        header, is_first = pages.decode_block_header(page, segment.key)
-        if not page.strip(b"\0"):
+        if is_zero(page):
             segment.free.add(slot)
             slot += 1
             continue
+        header, is_first = pages.decode_block_header(page, segment.key)
         at = segment.slot_at(slot)
-        was_marked = any(page[fmt.MARK_AT[0] :])
+        was_marked = not is_zero(page[fmt.MARK_AT[0] :])
         if header is None or not _fits(header, segment, slot):
             if was_marked:
                 inventory.damages.append(Damage(kind=HEADER_DAMAGE, path=segment.file.path, at_bytes=at))

@@ -12,7 +12,7 @@ from typing import NamedTuple, Optional, Union
 
 from walrus_core import format as fmt
 from walrus_core.errors import UnsupportedVersionError
-from walrus_core.hot import FNV_BASIS, fnv1a64
+from walrus_core.hot import FNV_BASIS, fnv1a64, is_zero
 
 Buffer = Union[bytes, bytearray, memoryview]
 
@@ -255,7 +255,7 @@ def decode_mark(page: Buffer, key: int, sequence: int, block_bytes: int) -> tupl
     lost = 0
     for at in fmt.MARK_AT:
         if not _is_sound(page, at, fmt.MARK_SIZE, key):
-            lost += 2 if any(page[at : at + fmt.SECTOR_SIZE]) else 1
+            lost += 1 if is_zero(page[at : at + fmt.SECTOR_SIZE]) else 2
             continue
         (owner, generation, flags, durable, entries, _z, payload, low, high) = _MARK.unpack_from(page, at)
         mark = Mark(owner, generation, flags, durable, entries, payload, low, high)
@@ -329,7 +329,7 @@ def decode_states(page: Buffer, key: int) -> tuple[Optional[PageState], bool, bo
     newest: Optional[PageState] = None
     damaged = 0
     for at in fmt.STATE_AT:
-        if not any(page[at : at + fmt.SECTOR_SIZE]):
+        if is_zero(page[at : at + fmt.SECTOR_SIZE]):
             continue
         if not _is_sound(page, at, fmt.STATE_SIZE, key):
             damaged += 1

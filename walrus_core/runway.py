@@ -11,6 +11,7 @@ Threads: the caller holds the topic's lock.
 
 from __future__ import annotations
 
+from walrus_core import hot
 from walrus_core.block import Block
 
 FIRST_BYTES = 64 * 1024
@@ -37,7 +38,7 @@ class Runway:
         self._ready = self._unloaded = 0
 
     def extend(self, size_bytes: int) -> None:
-        """Make room for ``size_bytes`` behind the frames, and some more.
+        """Make room for ``size_bytes`` behind the frames, and some more; 0 stands for a new block.
 
         Raises: DiskFullError, StorageError: the tail ends where it did.
         """
@@ -50,19 +51,20 @@ class Runway:
             target = min(tail.end, max(needed, self._reserved + step))
             self.block.reserve(self._reserved, target - self._reserved)
             self._reserved = target
+        tail.reserved = self._reserved
         if not self._is_paced or self._reserved < BUSY_MIN_BYTES:
-            tail.reserved = self._reserved
+            return
+        came_with_batch = size_bytes == 0 and tail.state[1] > 0
+        if size_bytes >= hot.CALL_BYTES_MIN or came_with_batch:
+            # Written by calls, to which mapped pages are only in the way.
+            tail.ready = min(tail.ready, max(at, self._ready))
             return
         self._prepare()
         self._unload(at)
-        limit = min(self._reserved, max(needed, at + PACE_BYTES))
-        ready = min(self._reserved, limit + PACE_BYTES)
-        if size_bytes <= PACE_BYTES:
-            # Else it is a batch that is written by system calls.
-            tail.prepare(max(self._ready, at), ready)
+        tail.ready = min(self._reserved, max(needed, at + PACE_BYTES))
+        ready = min(self._reserved, tail.ready + PACE_BYTES)
+        tail.prepare(max(self._ready, at), ready)
         self._ready = ready
-        # The express way ends where the next stretch is due.
-        tail.reserved = limit
 
     def leave(self) -> None:
         """The block takes no more entries: let all of its pages go."""

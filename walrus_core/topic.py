@@ -220,7 +220,7 @@ class Topic:
         """Reserve ``size`` bytes behind the frames of ``block``, and some more. Raises: DiskFullError."""
         tail = block.tail
         assert tail is not None
-        if tail.state[0] + size > tail.reserved:
+        if not tail.has_room(size):
             self._runway_of(block, tail).extend(size)
 
     def _runway_of(self, block: Block, tail: hot.Tail) -> Runway:

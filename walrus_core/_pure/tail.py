@@ -9,6 +9,10 @@ from typing import Optional
 from walrus_core._pure.frames import Buffer, as_payload, encode_header, frame_size
 from walrus_core.format import FLAG_FIRST, FRAME_ALIGN
 
+CALL_BYTES_MIN = 16 * 1024
+"""Frames of so many bytes, of one entry or of a batch, are written by a call. Below it the compiled twin
+puts them into the window, if there is one."""
+
 _ZEROS = bytes(FRAME_ALIGN)
 
 
@@ -31,6 +35,7 @@ class Tail:
         "end",
         "first_offset",
         "key",
+        "ready",
         "reserved",
         "state",
     )
@@ -64,6 +69,8 @@ class Tail:
         self.first_offset = first_offset
         self.end = end
         self.reserved = reserved
+        self.ready = 2**64 - 1
+        """Frames of less than CALL_BYTES_MIN go up to here: the pages are ready, or being made so."""
         self.state = state
         self.claimed = state[0]
 
@@ -110,8 +117,7 @@ class Tail:
         return self.first_offset + index
 
     def _has_room(self, size: int) -> bool:
-        at = self.state[0]
-        return self.claimed == at and at + size <= self.reserved
+        return self.claimed == self.state[0] and self.has_room(size)
 
     def append_batch(self, payloads: list[bytes]) -> Optional[range]:
         """Append a batch without help: only the compiled twin can. Returns: None, nothing changed."""
@@ -124,6 +130,11 @@ class Tail:
     def advance(self, state: tuple[int, int, int, int, int]) -> None:
         """Make frames that were written under ``claim`` part of the block, in one step."""
         self.state = state
+
+    def has_room(self, size: int) -> bool:
+        """Say whether frames of ``size`` bytes can be written without anything made ready before."""
+        limit = self.reserved if size >= CALL_BYTES_MIN else min(self.reserved, self.ready)
+        return self.state[0] + size <= limit
 
     def prepare(self, start: int, stop: int) -> None:
         """Have the pages of ``[start, stop)`` made ready: here the writer makes them so itself."""
