@@ -237,7 +237,9 @@ class FaultyBackend:
     @property
     def capabilities(self) -> Capabilities:
         found: Capabilities = self.inner.capabilities
-        return evolve(found, memory=False, fileno=False, vectored=False, durable_writes=False)
+        return evolve(
+            found, memory=False, fileno=False, vectored=False, durable_writes=False, read_only=False
+        )
 
     def make_directory(self, path: str) -> None:
         self.inner.make_directory(path)

@@ -36,6 +36,11 @@ class LostState:
     identity: PageIdentity
 
 
+def cursor_page_key(log_id: bytes, page: int) -> int:
+    """Return the state from which the checksums of a page start: bound to its log and its number."""
+    return fnv1a64(log_id + page.to_bytes(8, "little"))
+
+
 class CursorPage:
     """One page in use. ``state`` is what the file holds (written, perhaps not synced yet)."""
 
@@ -84,7 +89,7 @@ class CursorFile:
 
     def page_key(self, page: int) -> int:
         """State from which the checksums of a page start: bound to this log and this page."""
-        return fnv1a64(self.log_id + page.to_bytes(8, "little"))
+        return cursor_page_key(self.log_id, page)
 
     def load(self) -> tuple[list[LostState], list[int]]:
         """Read every page.
