@@ -16,7 +16,7 @@ from walrus_core import pages
 from walrus_core.allocator import SEQUENCES_RESERVED
 from walrus_core.block import Block
 from walrus_core.cursorfile import LOG_PAGE, cursor_page_key
-from walrus_core.findings import DAMAGE, REBUILD, REPAIR, RESET, TORN, Finding
+from walrus_core.findings import DAMAGE, OPEN, REBUILD, REPAIR, RESET, TORN, Finding
 
 SEGMENT_KIND = "segment header"
 BLOCK_KIND = "block header"
@@ -93,7 +93,8 @@ def _mark_findings(block: Block, page: bytes, base: Finding, log_is_clean: bool)
         if any(sector) or (newest is not None and newest.generation > 1 and log_is_clean):
             found.append(evolve(base, at_bytes=base.at_bytes + at))
     if newest is None:
-        return found
+        # Recovery scans the block from its beginning, and marks it.
+        return [evolve(finding, remedy=OPEN) for finding in found]
     # The lost one may have been newer, so that something may stand behind what is left of the marks.
     again = newest._replace(generation=newest.generation + 1, flags=newest.flags & fmt.MARK_SEALED)
     place = block.base + fmt.MARK_AT[again.generation % 2]

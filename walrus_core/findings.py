@@ -15,6 +15,7 @@ UNREADABLE = "unreadable"
 NOTE = "note"
 """No fault, but somebody may want to know: foreign and quarantined things, copies set aside."""
 
+OPEN = "opening the log"
 REPAIR = "walrus repair"
 RESET = "walrus repair --reset-cursors"
 REBUILD = "walrus repair --rebuild-cursors"
@@ -37,7 +38,7 @@ class Finding:
     first_offset: Optional[int] = None
     end_offset: Optional[int] = None
     remedy: Optional[str] = None
-    """The command that mends it; None where it cannot be mended, or the next open does it by itself."""
+    """What mends it; None where nothing does."""
     mended: Optional[bytes] = field(default=None, repr=False)
     """The bytes that belong at ``at_bytes``, where a sound copy tells them."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Optional
 
 from walrus_core import format as fmt
@@ -32,6 +32,8 @@ from walrus_core.verify import FOREIGN_KIND, FROM_COPY, MISSING_KIND
 
 PAUSES_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Between the looks at what seems damaged. Long in the end: a writer may be kept from going on by others."""
+FRAME_PAUSES_S = PAUSES_S[:3]
+"""The same for frames, where the block's header page tells at once whether the writer has been there."""
 GAP_KIND = "missing block"
 _FAULTS = (DAMAGE, UNREADABLE)
 
@@ -61,10 +63,10 @@ def verify_live(backend: Backend, directory: str, *, progress: Progress = show_n
         return look.report(live=True, closed_cleanly=False)
 
 
-def settle(examine: Callable[[], list[Finding]]) -> list[Finding]:
+def settle(examine: Callable[[], list[Finding]], pauses_s: Optional[Sequence[float]] = None) -> list[Finding]:
     """Return the damage that every one of several looks finds; mostly the first one finds none."""
     found = examine()
-    for pause_s in PAUSES_S:
+    for pause_s in PAUSES_S if pauses_s is None else pauses_s:
         if not any(finding.category in _FAULTS for finding in found):
             break
         time.sleep(pause_s)
@@ -172,7 +174,7 @@ def _check_frames(look: Look, item: Found) -> list[Finding]:
     try:
         found = look.read_frames(topic, block, state, stop_offset)
         look.block_count += 1
-        return settle(examine) if found else []
+        return settle(examine, FRAME_PAUSES_S) if found else []
     except StorageError as error:
         if not _is_gone(error):
             raise
@@ -236,7 +238,7 @@ def _low_waters(look: Look) -> dict[bytes, tuple[int, int]]:
         page = data[number * fmt.PAGE_SIZE : (number + 1) * fmt.PAGE_SIZE]
         key = cursor_page_key(log_id or b"", number)
         identity = pages.decode_identity(page, key)
-        state = pages.decode_states(page, key)[0]
-        if identity is not None and identity.kind == fmt.PAGE_TOPIC and state is not None:
-            lows[identity.topic] = identity.incarnation, state.offset
+        state, is_damaged, _both = pages.decode_states(page, key)
+        if identity is not None and identity.kind == fmt.PAGE_TOPIC and (state is not None or not is_damaged):
+            lows[identity.topic] = identity.incarnation, 0 if state is None else state.offset
     return lows

@@ -227,7 +227,9 @@ def _differences(path: str, image: _Image, base: Optional[BaseFile]) -> list[Cha
     size = 0 if base is None else base.size_bytes
     for number in sorted(image.pages):
         start = number * PAGE_SIZE
-        old = b"" if base is None else bytes(base.read_at(start, max(min(PAGE_SIZE, size - start), 0)))
+        old = b""
+        if base is not None and start < size:
+            old = bytes(base.read_at(start, min(PAGE_SIZE, size - start)))
         if old == image.pages[number]:
             continue
         if found and found[-1].at_bytes + len(found[-1].data) == start:

@@ -13,17 +13,20 @@ from typing import Optional
 from walrus_core import format as fmt
 from walrus_core.backend import Backend
 from walrus_core.copies import block_findings, cursor_file_findings, segment_header_findings
+from walrus_core.cursorfile import CursorPage
 from walrus_core.findings import DAMAGE, NOTE, REBUILD, REPAIR, RESET, TORN, Finding, VerifyReport
 from walrus_core.inventory import Inventory, segment_names
 from walrus_core.look import Look, Progress, finding_of, open_look, show_nothing
 from walrus_core.mend import log_id_of_cursors, log_ids_of_segments, mend_cursors
 from walrus_core.recovery import Recovered, RecoveredTopic, recover
+from walrus_core.types import Damage
 
 NO_LOG_ID = bytes(16)
 MISSING_KIND = "cursors.db missing"
 OTHER_LOG_KIND = "cursors.db of another log"
 FOREIGN_KIND = "segment of another log"
 PAST_END_KIND = "entries missing at the end"
+FRAME_KIND = "frame"
 FROM_COPY = "read from its copy"
 
 
@@ -65,7 +68,7 @@ def judge(look: Look) -> Recovered:
     look.findings.extend(_file_findings(look, names, recovered.inventory))
     look.findings.extend(_header_findings(look, recovered.inventory))
     for topic in recovered.topics:
-        look.findings.extend(_topic_findings(topic))
+        look.findings.extend(_topic_findings(topic, look.path(fmt.CURSORS_NAME)))
     return recovered
 
 
@@ -137,10 +140,12 @@ def _header_findings(look: Look, inventory: Inventory) -> Iterator[Finding]:
         yield from block_findings(item.block, page, inventory.log_is_clean)
 
 
-def _topic_findings(topic: RecoveredTopic) -> Iterator[Finding]:
+def _topic_findings(topic: RecoveredTopic, cursors_path: str) -> Iterator[Finding]:
     """What the chain of a topic tells, and its cursors."""
+    gaps = [damage for damage in topic.chain.damages if damage.kind != FRAME_KIND]
     for damage in topic.chain.damages:
-        yield finding_of(damage)
+        if damage in gaps or not any(_covers(gap, damage) for gap in gaps):
+            yield finding_of(damage)
     if topic.chain.cut_at is not None:
         item, state, reason = topic.chain.cut_at
         yield Finding(
@@ -152,19 +157,29 @@ def _topic_findings(topic: RecoveredTopic) -> Iterator[Finding]:
             first_offset=topic.next_offset,
         )
     # A checkpoint is never durable before the entries it passes, nor is a clean mark.
-    ends = {page.identity.cursor: page.state.offset for page in topic.cursors if not page.damaged}
-    end_offset = max([*ends.values(), topic.page.state.clean_plus_one - 1])
+    ends = [(page.state.offset, page) for page in topic.cursors if not page.damaged]
+    end_offset, page = max([*ends, (topic.page.state.clean_plus_one - 1, topic.page)], key=_first_of)
     if end_offset > topic.next_offset:
-        last = topic.chain.kept[-1].block if topic.chain.kept else None
         yield Finding(
             category=DAMAGE,
             kind=PAST_END_KIND,
-            path=last.file.path if last is not None else "",
-            at_bytes=last.base if last is not None else 0,
+            path=cursors_path,
+            at_bytes=page.identity.page * fmt.PAGE_SIZE,
             topic=topic.name,
+            cursor=page.identity.cursor.decode("utf-8") or None,
             first_offset=topic.next_offset,
             end_offset=end_offset,
         )
+
+
+def _covers(gap: Damage, damage: Damage) -> bool:
+    """True where ``damage`` is what a missing block looks like from the block before it."""
+    first, end = gap.first_offset or 0, gap.end_offset or 0
+    return first <= (damage.first_offset or 0) and (damage.end_offset or 0) <= end
+
+
+def _first_of(pair: tuple[int, CursorPage]) -> int:
+    return pair[0]
 
 
 def _read_topic(look: Look, topic: RecoveredTopic) -> None:
@@ -185,7 +200,7 @@ def _read_topic(look: Look, topic: RecoveredTopic) -> None:
 
 def _is_told_better(old: Finding, found: list[Finding]) -> bool:
     """True for the range that a chain found missing in a block, where its frames have been read."""
-    return old.kind == "frame" and any(
+    return old.kind == FRAME_KIND and any(
         new.path == old.path
         and new.topic == old.topic
         and old.first_offset <= new.first_offset < old.end_offset
