@@ -487,7 +487,9 @@ def test_what_recovery_calls_damage_so_does_verify(memory_store):
         for topic in wal.topics():
             while wal.batch_read_for_topic(topic, 100_000):
                 pass
-        told = {(d.topic, d.first_offset, d.end_offset) for d in wal.damages if d.first_offset is not None}
+        # "frame" is what an open sees of a block from outside; the reads say more exactly what is lost.
+        known = [d for d in wal.damages if d.first_offset is not None and d.kind != "frame"]
+        told = {(d.topic, d.first_offset, d.end_offset) for d in known}
         wal.close()
         ours = [(topic, first, end) for _k, _n, _a, topic, first, end in found if first is not None]
         for topic, first, end in told:
