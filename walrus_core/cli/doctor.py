@@ -11,7 +11,7 @@ import click
 from attrs import define, field
 
 from walrus_core.cli import host
-from walrus_core.cli.backends import choose
+from walrus_core.cli.backends import choose, load_problem
 from walrus_core.cli.backends import describe as describe_backend
 from walrus_core.cli.common import log_options, log_settings
 from walrus_core.cli.machine import file_system
@@ -28,6 +28,7 @@ from walrus_core.cli.output import (
 from walrus_core.config import Options
 from walrus_core.format import SEGMENT_HEADER_SIZE
 from walrus_core.hot import COMPILED, describe
+from walrus_core.memory import MemoryBackend
 from walrus_core.plugins import installed_plugins
 
 STATUS_PROBLEMS = 1
@@ -215,8 +216,11 @@ def examine_code(found: Examination, options: Optional[Options]) -> None:
     if not COMPILED:
         found.problems.append("the frame code is pure Python: it works, many times slower than compiled")
     blocked = () if options is None else options.blocked_plugins
+    installed = installed_plugins(blocked)
+    if options is not None and options.backend not in {*installed, MemoryBackend.name}:
+        found.problems.append(f"no log can be opened: {load_problem(str(options.backend), options)}")
     told = []
-    for name, plugins in sorted(installed_plugins(blocked).items()):
+    for name, plugins in sorted(installed.items()):
         for plugin in plugins:
             facts = describe_backend(name, plugin.distribution, plugin.version, options)
             told.append(report_facts(facts))
