@@ -108,8 +108,11 @@ def _mark_findings(block: Block, page: bytes, base: Finding, log_is_clean: bool)
 # --- cursors.db ---------------------------------------------------------------------------
 
 
-def cursor_file_findings(path: str, data: bytes) -> list[Finding]:
-    """Look at all of cursors.db. Raises: UnsupportedVersionError: it is of a newer format."""
+def cursor_file_findings(path: str, data: bytes, log_id: Optional[bytes]) -> list[Finding]:
+    """Look at all of cursors.db. ``log_id`` is the log that it belongs to if its header does not say.
+
+    Raises: UnsupportedVersionError: it is of a newer format.
+    """
     header = Finding(category=DAMAGE, kind=CURSORS_KIND, path=path, remedy=REBUILD)
     found = _pair(
         data,
@@ -118,11 +121,12 @@ def cursor_file_findings(path: str, data: bytes) -> list[Finding]:
         lambda alone: pages.decode_cursors_header(alone, path) is not None,
         header,
     )
-    log_id = pages.decode_cursors_header(data, path)
+    log_id = pages.decode_cursors_header(data, path) or log_id
     if log_id is None:
         return found
-    for number in range(fmt.CURSORS_FIRST_PAGE, len(data) // fmt.PAGE_SIZE):
-        page = data[number * fmt.PAGE_SIZE : (number + 1) * fmt.PAGE_SIZE]
+    for number in range(fmt.CURSORS_FIRST_PAGE, -(-len(data) // fmt.PAGE_SIZE)):
+        # The last page may be cut short: then the rest is lost.
+        page = data[number * fmt.PAGE_SIZE : (number + 1) * fmt.PAGE_SIZE].ljust(fmt.PAGE_SIZE, b"\0")
         if any(page) or number == LOG_PAGE:
             found.extend(_page_findings(path, log_id, number, page))
     return found + list(_size_findings(path, log_id, data))
@@ -170,9 +174,6 @@ def _page_findings(path: str, log_id: bytes, number: int, page: bytes) -> list[F
         lambda alone: pages.decode_identity(alone, key) is not None,
         base,
     )
-    if not has_state:
-        # Its owner was being written when the crash came; the next to get the page writes it anew.
-        found = [evolve(finding, remedy=None, mended=None) for finding in found]
     return found + _state_findings(page, key, evolve(base, kind=STATE_KIND), state, is_log)
 
 

@@ -82,7 +82,7 @@ def _is_gone(error: StorageError) -> bool:
 def _cursor_findings(look: Look) -> list[Finding]:
     path = look.path(fmt.CURSORS_NAME)
     try:
-        return cursor_file_findings(path, look.read_file(path))
+        return cursor_file_findings(path, look.read_file(path), None)
     except StorageError as error:
         if not _is_gone(error):
             raise

@@ -105,7 +105,10 @@ def _steps(look: Look, mended: list[Finding], asked: set[Optional[str]]) -> Iter
     names = look.names()
     for finding in mended:
         if finding.mended is not None:
-            look.files.add(finding.path).write(finding.at_bytes, finding.mended)
+            file = look.files.add(finding.path)
+            # A copy may lie behind the end of a file that was cut short.
+            file.reserve(finding.at_bytes, len(finding.mended))
+            file.write(finding.at_bytes, finding.mended)
             look.files.close()
     if RESET in asked or REBUILD in asked:
         log_ids = log_ids_of_segments(look.files, look.directory, names)
@@ -231,7 +234,7 @@ class _Repair:
         """Copy the old bytes of a step; zeros stay holes. Returns: facts for the manifest."""
         old = self._files.add(step.path)
         size = old.size_bytes()
-        first = step.at_bytes if step.action == WRITE else 0
+        first = min(step.at_bytes, size) if step.action == WRITE else 0
         end = min(size, first + len(step.data)) if step.action == WRITE else size
         path = os.path.join(self._folder, name)
         copy = self._create(path, end - first)
@@ -264,6 +267,8 @@ class _Repair:
         """Do one step, durably. Raises: StorageError: it is undone, or a new plan does it again."""
         if step.action == WRITE:
             file = self._files.add(step.path)
+            # Also where a file was cut short, and where its space was given back.
+            file.reserve(step.at_bytes, len(step.data))
             file.write(step.at_bytes, step.data)
             self._finish(file)
             return

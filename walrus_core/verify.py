@@ -82,7 +82,7 @@ def judge_cursors(look: Look, names: list[str]) -> None:
     elif own is not None and log_ids and own not in log_ids:
         found = [Finding(category=DAMAGE, kind=OTHER_LOG_KIND, path=path, remedy=REBUILD)]
     else:
-        found = cursor_file_findings(path, look.read_file(path))
+        found = cursor_file_findings(path, look.read_file(path), log_of_directory(own, log_ids))
     needs_rebuild = any(finding.remedy == REBUILD for finding in found)
     if needs_rebuild and not segment_names(names):
         # It is durable before the first segment: without one, anything unsound was never finished.

@@ -13,9 +13,9 @@ from helpers import LOOSE, NEVER, WHOLE_BLOCK, contents
 
 from walrus_core import CorruptionError
 from walrus_core import format as fmt
-from walrus_core.errors import StorageError, SyncFailedError
+from walrus_core.errors import StorageError
 from walrus_core.findings import DAMAGE, REBUILD
-from walrus_core.repair import DONE_NAME, MANIFEST_NAME, carry_out, plan_repair
+from walrus_core.repair import DONE_NAME, FOLDER_PREFIX, MANIFEST_NAME, carry_out, plan_repair
 from walrus_core.verify import verify_directory
 
 NOON_S = 1_800_000_000.0
@@ -45,7 +45,8 @@ def mend(store, backend=None, **options):
 
 def files_of(store) -> dict[str, bytes]:
     """The files of the log itself."""
-    return {name: store.read_file(name) for name in store.names()}
+    names = [name for name in store.names() if not name.startswith(FOLDER_PREFIX)]
+    return {name: store.read_file(name) for name in names}
 
 
 def folder_files(store, folder: str) -> dict[str, bytes]:
@@ -246,6 +247,20 @@ def test_a_plan_changes_nothing(file_store):
     assert plan.steps and files_of(file_store) == before
 
 
+def test_a_segment_that_ends_before_its_second_header(memory_store):
+    """Its blocks are lost; the second header is written all the same, and an open gives it its length."""
+    fill(memory_store)
+    name = memory_store.names(".wal")[-1]
+    memory_store.write_file(name, memory_store.read_file(name)[:30_000])
+    plan, _folder = mend(memory_store)
+    assert [(step.action, step.at_bytes) for step in plan.steps] == [("write", fmt.SEGMENT_COPY_AT)]
+    kinds = {
+        finding.kind for finding in verify_directory(memory_store.backend(), memory_store.path).of(DAMAGE)
+    }
+    assert "segment header, one of two copies" not in kinds and "segment truncated" in kinds
+    memory_store.open().close()
+
+
 # --- interrupted ------------------------------------------------------------------------------
 
 
@@ -315,23 +330,20 @@ def _check_evidence(broken, store) -> None:
         assert bytes(kept) == old, name
 
 
-def test_nothing_is_changed_where_the_copies_have_no_room(memory_store):
+@pytest.mark.parametrize("operation", ["list", "create", "write", "sync", "sync_dir"])
+def test_nothing_is_changed_where_the_copies_cannot_be_made(memory_store, operation):
     fill(memory_store)
     break_copies(memory_store)
     before = files_of(memory_store)
-    for operation in ("create", "reserve", "write", "sync", "sync_dir"):
-        backend = FaultyBackend(memory_store.backend())
-        plan = plan_repair(backend, memory_store.path, **OPTIONS)
-        backend.reset()
-        rule = backend.fail(operation, suffix=("wal-0", MANIFEST_NAME, "Z", "Z-2", "Z-3", "Z-4", "Z-5"))
-        try:
-            carry_out(backend, plan, now=lambda: NOON_S)
-        except (StorageError, SyncFailedError):
-            assert rule.acted
-            assert files_of(memory_store) == before, operation
-        else:
-            assert not rule.acted
-            break
+    backend = FaultyBackend(memory_store.backend())
+    plan = plan_repair(backend, memory_store.path, **OPTIONS)
+    backend.reset()
+    backend.fail(operation)  # the first call is one of the copies'
+    with pytest.raises(StorageError):
+        carry_out(backend, plan, now=lambda: NOON_S)
+    assert files_of(memory_store) == before
+    mend(memory_store, **OPTIONS)
+    assert is_sound(memory_store)
 
 
 def test_folders_of_one_second_have_names_of_their_own(memory_store):
@@ -360,7 +372,10 @@ def test_whatever_is_done_to_cursors_db_it_opens_again(memory_store):
         )
         store = memory_store.killed()
         mend(store, **OPTIONS)
-        assert verify_directory(store.backend(), store.path).of(DAMAGE) == [], (seed, trial)
-        wal = store.open()
+        left = verify_directory(store.backend(), store.path).of(DAMAGE)
+        # A low water that is zeroed without a trace cannot be told from blocks that are missing in front.
+        told = {(finding.kind, finding.topic, finding.first_offset, finding.end_offset) for finding in left}
+        assert told <= {("missing block", "t", 0, 3)}, (seed, trial, left)
+        wal = store.open(on_corruption="skip")
         assert {topic: contents(wal, topic) for topic in ("t", "u")} == held, (seed, trial)
         wal.close()
