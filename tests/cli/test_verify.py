@@ -221,10 +221,10 @@ def test_a_file_that_cannot_be_opened(run, closed):
     assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1
 
 
-def test_names_cannot_steer_the_terminal(run, log_dir):
-    with Walrus(str(log_dir)) as wal:
+def test_names_cannot_steer_the_terminal(run, small_blocks):
+    with Walrus.builder().data_dir(small_blocks).build() as wal:
         wal.append_for_topic("x\n\x1b[31m", b"<entry 0>")
-    damage_payload(log_dir, 0)
+    damage_payload(small_blocks, 0)
     result = run("verify")
     assert result.exit_code == 1 and "\x1b" not in result.stdout and "x\\n\\x1b[31m" in result.stdout
 

@@ -204,10 +204,10 @@ def _show_findings(title: str, findings: Sequence[Finding]) -> None:
         if finding.cursor:
             owner = f"{owner}/{finding.cursor}"
         cells = (
-            finding.kind,
-            owner,
+            printable(finding.kind),
+            printable(owner),
             _offsets_text(finding),
-            os.path.basename(finding.path),
+            printable(os.path.basename(finding.path)),
             f"{finding.at_bytes}",
             finding.remedy or "",
         )
