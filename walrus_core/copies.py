@@ -122,7 +122,7 @@ def cursor_file_findings(path: str, data: bytes, log_id: Optional[bytes]) -> lis
         header,
     )
     log_id = pages.decode_cursors_header(data, path) or log_id
-    if log_id is None:
+    if log_id is None or not data:
         return found
     for number in range(fmt.CURSORS_FIRST_PAGE, -(-len(data) // fmt.PAGE_SIZE)):
         # The last page may be cut short: then the rest is lost.
