@@ -361,7 +361,7 @@ def test_whatever_is_done_to_cursors_db_it_opens_again(memory_store):
     chance = random.Random(seed)
     held = fill(memory_store)
     whole = memory_store.read_file("cursors.db")
-    for trial in range(80):
+    for trial in range(30):
         data = bytearray(whole)
         for _ in range(chance.randrange(1, 6)):
             length = chance.choice([1, 512, 1024, 4096, 9000])

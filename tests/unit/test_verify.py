@@ -242,7 +242,7 @@ def test_a_flip_anywhere_in_cursors_db_is_found_where_it_is(memory_store):
             2559,
             2560,
             4095,
-            *chance.sample(range(4096), 20),
+            *chance.sample(range(4096), 8),
         ]:
             sector = inside // fmt.SECTOR_SIZE * fmt.SECTOR_SIZE
             expected = None
