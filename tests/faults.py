@@ -237,7 +237,9 @@ class FaultyBackend:
     @property
     def capabilities(self) -> Capabilities:
         found: Capabilities = self.inner.capabilities
-        return evolve(found, memory=False, fileno=False, vectored=False, durable_writes=False)
+        return evolve(
+            found, memory=False, fileno=False, vectored=False, durable_writes=False, read_only=False
+        )
 
     def make_directory(self, path: str) -> None:
         self.inner.make_directory(path)
@@ -279,9 +281,14 @@ class FaultyBackend:
                 parent = os.path.normpath(directory)
                 names = {path for path in self._store.files if os.path.dirname(path) == parent}
                 kept = {**self._synced, **self._unnamed}
+                elsewhere = {
+                    path: data for path, data in self._synced.items() if os.path.dirname(path) != parent
+                }
                 # A file that was named durably before it was synced has its size at most.
-                self._synced = {path: kept.get(path, b"") for path in names}
-                self._unnamed.clear()
+                self._synced = {**elsewhere, **{path: kept.get(path, b"") for path in names}}
+                self._unnamed = {
+                    path: data for path, data in self._unnamed.items() if os.path.dirname(path) != parent
+                }
 
     def sync_many(self, files: Sequence[FaultyFile]) -> None:
         for file in files:

@@ -45,6 +45,8 @@ class Capabilities:
     """``SegmentFile.fileno``."""
     durable_writes: bool = False
     """The backend takes ``durable_writes=True`` and then every write is durable on return."""
+    read_only: bool = False
+    """``open_read_only`` of the backend: files on a medium that cannot be written can be looked at."""
 
 
 @runtime_checkable
@@ -184,3 +186,10 @@ class Backend(Protocol):
 
     def probe(self) -> dict[str, Any]:
         """Facts for people, as ``walrus backends`` prints them: what is live, and why."""
+
+
+class CapableBackend(Backend, Protocol):
+    """The method behind the capability ``read_only``."""
+
+    def open_read_only(self, path: str) -> SegmentFile:
+        """As ``open``, without the right to write: the core calls only methods that read."""

@@ -36,6 +36,11 @@ class LostState:
     identity: PageIdentity
 
 
+def cursor_page_key(log_id: bytes, page: int) -> int:
+    """Return the state from which the checksums of a page start: bound to its log and its number."""
+    return fnv1a64(log_id + page.to_bytes(8, "little"))
+
+
 class CursorPage:
     """One page in use. ``state`` is what the file holds (written, perhaps not synced yet)."""
 
@@ -87,7 +92,7 @@ class CursorFile:
         """State from which the checksums of a page start: bound to this log and this page."""
         key = self._keys.get(page)
         if key is None:
-            key = self._keys[page] = fnv1a64(self.log_id + page.to_bytes(8, "little"))
+            key = self._keys[page] = cursor_page_key(self.log_id, page)
         return key
 
     def load(self) -> tuple[list[LostState], list[int]]:

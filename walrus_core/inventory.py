@@ -58,13 +58,17 @@ def take_inventory(files: FileCache, directory: str, names: list[str], cursors: 
         elif parse_segment_name(name) is None and not is_own_name(name):
             inventory.foreign.append(name)
     for sequence, name in sorted(by_sequence.items()):
-        _read_segment(files, os.path.join(directory, name), sequence, cursors.log_id, inventory)
+        read_segment(files, os.path.join(directory, name), sequence, cursors.log_id, inventory)
     for segment in inventory.segments:
         read_blocks(segment, inventory)
     return inventory
 
 
-def _read_segment(files: FileCache, path: str, sequence: int, log_id: bytes, inventory: Inventory) -> None:
+def read_segment(files: FileCache, path: str, sequence: int, log_id: bytes, inventory: Inventory) -> None:
+    """Read the header of one segment file and enter it into the inventory, as what it turns out to be.
+
+    Raises: UnsupportedVersionError, StorageError: nothing was entered.
+    """
     file = files.add(path)
     size = file.size_bytes()
     area = bytes(file.read(0, min(size, fmt.SEGMENT_HEADER_SIZE)))

@@ -25,14 +25,14 @@ _LOCK_BYTE_AT = 1 << 30
 """Where Windows locks its one byte: behind the process number, which others may read."""
 
 
-def _lock_descriptor(descriptor: int) -> None:
-    """Take the lock or raise OSError at once."""
+def _lock_descriptor(descriptor: int, is_shared: bool) -> None:
+    """Take the lock or raise OSError at once. Windows has no shared one here."""
     try:
         import fcntl
     except ImportError:
         _lock_windows(descriptor)
         return
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(descriptor, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
 
 def _lock_windows(descriptor: int) -> None:
@@ -60,9 +60,13 @@ class DirectoryLock:
     _descriptor = -1
     _key: Optional[Hashable] = None
 
-    def __init__(self, path: str, identity: Optional[Hashable] = None) -> None:
-        """Raises: LockedError: someone else holds it, nothing changed. StorageError."""
+    def __init__(self, path: str, identity: Optional[Hashable] = None, *, read_only: bool = False) -> None:
+        """``read_only`` keeps writers out without writing a byte: the file is neither made nor changed.
+
+        Raises: LockedError: someone else holds it, nothing changed. StorageError.
+        """
         self._path = path
+        self._read_only = read_only
         self._token = object()
         on_disk = identity is None
         if on_disk:
@@ -87,17 +91,23 @@ class DirectoryLock:
 
     def _take_file(self) -> None:
         path = os.path.join(self._path, fmt.LOCK_NAME)
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+        flags = os.O_RDONLY if self._read_only else os.O_RDWR | os.O_CREAT
+        flags |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
         try:
             self._descriptor = os.open(path, flags, 0o600)
         except OSError as error:
+            if self._read_only and isinstance(error, FileNotFoundError):
+                # No writer has been here since the directory was made or copied; see ``check_overtaken``.
+                return
             raise storage_error(error, path, "open") from error
         try:
-            _lock_descriptor(self._descriptor)
+            _lock_descriptor(self._descriptor, self._read_only)
         except OSError as error:
             pid = _read_pid(self._descriptor)
             holder = "another process" if pid is None else f"another process (pid {pid})"
             raise LockedError(path=self._path, pid=pid, holder=holder) from error
+        if self._read_only:
+            return
         try:
             os.ftruncate(self._descriptor, 0)
             os.write(self._descriptor, str(os.getpid()).encode())
@@ -105,6 +115,12 @@ class DirectoryLock:
             # The number only helps people: on a full disk the lock holds all the same.
             if not is_harmless(error):
                 raise storage_error(error, path, "write") from error
+
+    def check_overtaken(self) -> None:
+        """Raises: LockedError: a read-only lock found no LOCK file to hold, and now a writer made one."""
+        path = os.path.join(self._path, fmt.LOCK_NAME)
+        if self._read_only and self._descriptor < 0 and os.path.exists(path):
+            raise LockedError(path=self._path, pid=None, holder="a process that came meanwhile")
 
     def release(self) -> None:
         """Give the lock up; idempotent."""

@@ -10,6 +10,7 @@ lies below the topic's visible end. Threads: the caller holds the topic's ``read
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from typing import NamedTuple, Optional, Union
 
 from walrus_core import hot
@@ -82,6 +83,26 @@ def read_entries(topic: Topic, offset: int, end_offset: int, max_bytes: int, max
             break
         offset = entries[-1].offset + 1
     return ReadResult(entries, None)
+
+
+def walk_block(
+    topic: str, block: Block, stop_offset: int, max_bytes: int, max_entries: int
+) -> Iterator[ReadResult]:
+    """Read all entries of one block below ``stop_offset``, in pieces, stepping over damage.
+
+    Raises: StorageError: a read failed.
+    """
+    offset = block.first_offset
+    while offset < stop_offset:
+        entries: list[hot.Entry] = []
+        damage = _BlockWalk(topic, block, stop_offset).read(offset, max_bytes, max_entries, entries)
+        yield ReadResult(entries, damage)
+        if damage is not None and damage.end_offset is not None:
+            offset = damage.end_offset
+        elif entries:
+            offset = entries[-1].offset + 1
+        else:
+            return
 
 
 def _find_walk(topic: str, blocks: list[Block], offset: int, end_offset: int) -> Union[_BlockWalk, Damage]:

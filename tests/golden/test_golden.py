@@ -11,6 +11,7 @@ import pytest
 
 from walrus_core import Walrus
 from walrus_core import format as fmt
+from walrus_core.verify import verify_directory
 
 from .make import VARIANTS, expectation, payload
 
@@ -68,3 +69,18 @@ def test_a_golden_log_goes_on(golden, archive):
             assert len(entries) == len(facts["entries"]) + 1
             assert entries[-1].data == payload(1, 100)
             assert entries[-1].offset == facts["next"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("archive", ARCHIVES, ids=lambda path: path.name.removesuffix(".tar.xz"))
+def test_a_golden_log_is_sound(golden, backend, archive):
+    directory, expected = golden
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    report = verify_directory(make_backend(backend), str(directory))
+    assert report.is_sound and report.closed_cleanly == ("closed" in archive.name)
+    assert [finding.kind for finding in report.findings] == (
+        ["torn tail"] if "killed" in archive.name else []
+    )
+    counted = {topic.name: topic.entry_count for topic in report.topics}
+    assert counted == {name: len(facts["entries"]) for name, facts in expected.items()}
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before

@@ -2,9 +2,9 @@
 
 ``app.py`` holds the group of commands and turns errors into one line and an exit status;
 ``common.py`` the options that commands share and how a log is opened; ``lines.py`` splits files;
-``ingest.py``, ``reading.py``, ``facts.py`` and ``backends.py`` are the commands; ``output.py``
-is all that is written for people. click and rich come with the extra ``cli``, so nothing here is
-imported before ``main`` runs.
+``ingest.py``, ``reading.py``, ``facts.py``, ``damage.py``, ``doctor.py`` (what it finds out is in
+``host.py``) and ``backends.py`` are the commands; ``output.py`` is all that is written for people.
+click and rich come with the extra ``cli``, so nothing here is imported before ``main`` runs.
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ from walrus_core import __version__
 from walrus_core.cli import STATUS_INTERRUPTED
 from walrus_core.cli.backends import backends
 from walrus_core.cli.bench import bench
+from walrus_core.cli.damage import repair, verify
+from walrus_core.cli.doctor import doctor
 from walrus_core.cli.facts import stats, topics
 from walrus_core.cli.ingest import RefusedError, ingest
 from walrus_core.cli.output import drop_broken_output, tell
@@ -100,7 +102,8 @@ def _with_hint(error: click.ClickException) -> str:
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit status: 0 done; 1 refused, the files are not what the topic holds; 2 usage; 3 damaged "
     "bytes; 4 storage failed, or another process has the log open; 5 a backend is missing or broken; "
-    "130 interrupted; 141 the reader of the output is gone.",
+    "130 interrupted; 141 the reader of the output is gone. verify, repair and doctor: 0 sound; 1 damage, or "
+    "something that would go wrong; 2 it could not be told.",
 )
 @click.version_option(__version__, prog_name="walrus", message="%(prog)s %(version)s")
 @click.pass_context
@@ -115,5 +118,5 @@ def commands(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (ingest, read, tail, topics, stats, backends, bench):
+for _command in (ingest, read, tail, topics, stats, verify, repair, doctor, backends, bench):
     commands.add_command(_command)

@@ -73,7 +73,7 @@ def log_settings(
 def open_existing(builder: WalrusBuilder) -> Walrus:
     """Open a log that must be there. Raises: UsageError: there is none; else as ``Walrus``."""
     options = builder.options()
-    if not _holds_log(options.path) and _uses_files(options):
+    if not holds_log(options.path) and _uses_files(options):
         raise UsageError(f"there is no log in {options.path}")
     return Walrus.from_options(options)
 
@@ -84,7 +84,8 @@ def require_topic(wal: Walrus, topic: str) -> None:
         raise UnknownTopicError(topic=topic)
 
 
-def _holds_log(directory: str) -> bool:
+def holds_log(directory: str) -> bool:
+    """True where a log is in the directory, or where only opening it can tell."""
     try:
         names = os.listdir(directory)
     except FileNotFoundError:

@@ -28,31 +28,34 @@ class FileSystem:
     kind: str
     device: str
     free_bytes: int
+    options: str = ""
+    """How it was mounted: the options of the mount and of the file system, with commas."""
 
 
 def file_system(directory: str) -> FileSystem:
     """Return the file system of an existing directory. Raises: OSError: it cannot be looked at."""
-    kind, device = _mount_of(os.stat(directory).st_dev, os.path.realpath(directory))
-    return FileSystem(kind=kind, device=device, free_bytes=shutil.disk_usage(directory).free)
+    kind, device, options = _mount_of(os.stat(directory).st_dev, os.path.realpath(directory))
+    free_bytes = shutil.disk_usage(directory).free
+    return FileSystem(kind=kind, device=device, free_bytes=free_bytes, options=options)
 
 
-def _mount_of(device_number: int, path: str) -> tuple[str, str]:
-    """Return (kind, device) of the mount that holds ``path``."""
+def _mount_of(device_number: int, path: str) -> tuple[str, str, str]:
+    """Return (kind, device, options) of the mount that holds ``path``."""
     wanted = f"{os.major(device_number)}:{os.minor(device_number)}"
-    best: Optional[tuple[int, str, str]] = None
+    best: Optional[tuple[int, str, str, str]] = None
     for line in _lines(_MOUNTS):
         fields, _, rest = line.partition(" - ")
         words = fields.split()
         about = rest.split()
-        if len(words) < 5 or len(about) < 2:
+        if len(words) < 6 or len(about) < 2:
             continue
         point = words[4].replace("\\040", " ")
         is_above = point == "/" or path == point or path.startswith(f"{point}/")
         # Btrfs gives its subvolumes device numbers that no mount shows: there the longest path counts.
         score = len(point) + (10_000 if words[2] == wanted else 0)
         if is_above and (best is None or score >= best[0]):
-            best = (score, about[0], about[1])
-    return (best[1], best[2]) if best is not None else ("unknown", "unknown")
+            best = (score, about[0], about[1], ",".join([words[5], *about[2:3]]))
+    return best[1:] if best is not None else ("unknown", "unknown", "")
 
 
 def machine_facts() -> dict[str, Any]:

@@ -53,6 +53,7 @@ _CAPABILITIES = Capabilities(
     memory=False,
     fileno=_HAS_POSITIONAL,
     durable_writes=bool(_SYNC_FLAG_NAME),
+    read_only=True,
 )
 
 _Descriptors = list[int]
@@ -163,7 +164,7 @@ class FdBackend:
         file = _FILE_CLASS(path, self._uring, self._ring_use)
         descriptors: list[int] = []
         try:
-            self._open_into(descriptors, path, os.O_CREAT | os.O_EXCL)
+            self._open_into(descriptors, path, self._open_flags | os.O_CREAT | os.O_EXCL)
             file.adopt(descriptors[0])
             if hasattr(os, "fchmod"):
                 os.fchmod(descriptors[0], _FILE_MODE)
@@ -182,12 +183,19 @@ class FdBackend:
         Raises: OSError: ELOOP for a symbolic link, EINVAL for anything else that is no regular
             file, EMLINK for a file that has other names (whose owner did not ask for our bytes).
         """
+        return self._open_existing(path, self._open_flags)
+
+    def open_read_only(self, path: str) -> FdSegmentFile:
+        """Open an existing regular file for reading. Raises: as ``open``."""
+        return self._open_existing(path, self._open_flags & ~os.O_RDWR | os.O_RDONLY)
+
+    def _open_existing(self, path: str, flags: int) -> FdSegmentFile:
         if not hasattr(os, "O_NOFOLLOW") and os.path.islink(path):
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
         file = _FILE_CLASS(path, self._uring, self._ring_use)
         descriptors: list[int] = []
         try:
-            self._open_into(descriptors, path, 0)
+            self._open_into(descriptors, path, flags)
             file.adopt(descriptors[0])
             found = os.fstat(descriptors[0])
             if not stat.S_ISREG(found.st_mode):
@@ -203,7 +211,7 @@ class FdBackend:
 
     def _open_into(self, descriptors: _Descriptors, path: str, flags: int) -> None:
         # One call from C: an interrupt comes before the file is opened or after it is noted.
-        descriptors.extend(map(os.open, (path,), (self._open_flags | flags,), (_FILE_MODE,)))
+        descriptors.extend(map(os.open, (path,), (flags,), (_FILE_MODE,)))
 
     def sync_many(self, files: Sequence[SegmentFile]) -> None:
         """Sync several files, side by side where there is a ring.

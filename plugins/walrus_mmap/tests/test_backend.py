@@ -212,7 +212,7 @@ def test_every_declared_capability_has_its_methods(backend):
 
 def test_capabilities_and_facts_follow_the_system(backend, system_kind):
     if system_kind == "portable":
-        assert backend.capabilities == Capabilities(memory=True)
+        assert backend.capabilities == Capabilities(memory=True, read_only=True)
         assert backend.probe()["reserve"] == "zeros written ahead"
         assert backend.probe()["sync"] == "flush of the map, then fsync"
     else:

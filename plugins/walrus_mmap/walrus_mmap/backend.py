@@ -13,7 +13,7 @@ from typing import Any
 from walrus_core.backend import Capabilities, SegmentFile
 from walrus_core.errors import ConfigError
 from walrus_mmap import system
-from walrus_mmap.file import PAGE_BYTES, MmapFile
+from walrus_mmap.file import PAGE_BYTES, MmapFile, ReadOnlyFile
 
 
 class MmapBackend:
@@ -46,6 +46,7 @@ class MmapBackend:
             paging=system.can_advise(),
             discard=system.can_punch(),
             drop_cache=system.can_drop_cache(),
+            read_only=True,
         )
 
     def make_directory(self, path: str) -> None:
@@ -104,8 +105,17 @@ class MmapBackend:
         Raises: OSError: FileNotFoundError; ELOOP and EMLINK for links; EINVAL for what is no
             regular file.
         """
+        return self._open_existing(path, MmapFile, system.open_flags())
+
+    def open_read_only(self, path: str) -> MmapFile:
+        """Open an existing regular file with one name for reading, without a map: what others do
+        to the file cannot end in a signal. Raises: as ``open``."""
+        flags = system.open_flags() & ~os.O_RDWR | os.O_RDONLY
+        return self._open_existing(path, ReadOnlyFile, flags)
+
+    def _open_existing(self, path: str, file_class: type[MmapFile], flags: int) -> MmapFile:
         system.check_regular(path)
-        file = MmapFile(os.open(path, system.open_flags()))
+        file = file_class(os.open(path, flags))
         try:
             # Again, because the name may stand for another file by now.
             system.check_status(file.status(), path)

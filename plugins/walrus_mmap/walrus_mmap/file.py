@@ -320,6 +320,16 @@ class MmapFile:
                     raise
 
 
+class ReadOnlyFile(MmapFile):
+    """A file that was opened for reading: nothing is reserved in it, so it is read without a map."""
+
+    __slots__ = ()
+
+    def drop_cache(self) -> None:
+        """Forget cached pages that are on the medium; bytes never synced stay."""
+        system.drop_cache(self._descriptor)
+
+
 def _is_closable(mapping: mmap.mmap) -> bool:
     """Close the map unless a window onto it is out."""
     try:
