@@ -7,30 +7,29 @@ from random import Random
 import pytest
 
 from walrus_core.backend import Capabilities
-
-from .inode import SECTOR, Inode, surviving
-from .simdisk import PowerLoss, SimBackend, SimDisk, SimFile
+from walrus_core.testing import PowerLoss, SimulatedBackend, SimulatedDisk, SimulatedFile
+from walrus_core.testing.inode import SECTOR, Inode, surviving
 
 DRAWS = 400
 SIZE = 4 * SECTOR
 
 
-def new_disk(seed: int = 1) -> SimDisk:
-    return SimDisk(Random(seed), Capabilities(files=False, discard=True, drop_cache=True, memory=True))
+def new_disk(seed: int = 1) -> SimulatedDisk:
+    return SimulatedDisk(Random(seed), Capabilities(files=False, discard=True, drop_cache=True, memory=True))
 
 
-def synced_file(disk: SimDisk) -> SimFile:
+def synced_file(disk: SimulatedDisk) -> SimulatedFile:
     """Return a file of ones that is durable, with its name."""
-    backend = SimBackend(disk)
+    backend = SimulatedBackend(disk)
     file = backend.create("/d/f", size_bytes=SIZE)
-    assert isinstance(file, SimFile)
+    assert isinstance(file, SimulatedFile)
     file.write_at(0, b"1" * SIZE)
     file.sync()
     backend.sync_dir("/d")
     return file
 
 
-def contents(disk: SimDisk) -> set[bytes]:
+def contents(disk: SimulatedDisk) -> set[bytes]:
     """Return what power cuts may leave of the file."""
     return {bytes(disk.after_power_loss().names["/d/f"].live) for _ in range(DRAWS)}
 
@@ -61,7 +60,7 @@ def test_a_sector_never_has_a_later_write_without_the_earlier_one() -> None:
 
 def test_names_are_lost_until_the_directory_is_synced() -> None:
     disk = new_disk()
-    backend = SimBackend(disk)
+    backend = SimulatedBackend(disk)
     synced_file(disk)
     backend.create("/d/new", size_bytes=SIZE).sync()
     backend.remove("/d/f")

@@ -8,9 +8,7 @@ from typing import Any
 from walrus_core import Walrus
 from walrus_core.backend import Capabilities
 from walrus_core.errors import DiskFullError
-
-from .oracle import TopicModel
-from .simdisk import SimDisk
+from walrus_core.testing import SimulatedDisk, TopicModel, make_payload
 
 
 class Workload:
@@ -28,7 +26,7 @@ class Workload:
             vectored=random.random() < 0.5,
             memory=has_memory,
         )
-        self.disk = SimDisk(random, capabilities)
+        self.disk = SimulatedDisk(random, capabilities)
         self.disk.trace = self.steps
         self.choose_options()
         self.keeps_options = random.random() < 0.7
@@ -94,7 +92,7 @@ class Workload:
 
     # --- steps -------------------------------------------------------------------------------
 
-    def payload(self) -> bytes:
+    def payload(self, topic: TopicModel) -> bytes:
         """Return a payload that names itself; some hold zeros or bytes of the log's own files."""
         random = self.random
         limit = self.blocks * self.block_size - 4096 - 32
@@ -106,21 +104,20 @@ class Workload:
             length = random.choice([0, random.randint(0, 60), random.randint(0, 60), random.randint(0, 6000)])
         length = min(length, limit)
         self.serial += 1
-        name = b"<%d %d>" % (self.serial, length)
         kind = random.random()
         if kind < 0.1:
             filler = bytes(length)
         elif kind < 0.2 and self.disk.names:
             data = random.choice(list(self.disk.names.values())).live
             at = random.randrange(0, max(1, len(data) - length), 8)
-            filler = bytes(data[at : at + length])
+            filler = bytes(data[at : at + length]).ljust(length, b".")
         else:
             filler = random.randbytes(length)
-        return (name + filler)[:length].ljust(length, b".")
+        return make_payload(topic.name, self.serial, length, filler)
 
     def append(self, topic: TopicModel) -> None:
         """Append one entry."""
-        data = self.payload()
+        data = self.payload(topic)
         self.note(f"append {topic.name[:2]}[{len(topic.entries)}] {len(data)} bytes")
         topic.in_doubt.append((len(topic.entries), [data]))
         try:
@@ -134,7 +131,7 @@ class Workload:
     def append_batch(self, topic: TopicModel) -> None:
         """Append a batch."""
         count = self.random.choice([1, 2, 3, self.random.randint(1, 12), self.random.randint(1, 60)])
-        batch = [self.payload() for _ in range(count)]
+        batch = [self.payload(topic) for _ in range(count)]
         self.note(f"batch {topic.name[:2]}[{len(topic.entries)}] {[len(data) for data in batch]}")
         topic.in_doubt.append((len(topic.entries), batch))
         try:

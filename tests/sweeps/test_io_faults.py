@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import weakref
 from collections.abc import Callable
 from typing import Any, Optional
 
@@ -28,8 +29,10 @@ from walrus_core.errors import (
     WalrusError,
 )
 from walrus_core.flusher import Flusher
+from walrus_core.memory import MemoryBackend
+from walrus_core.testing import Fault, FaultyBackend
 
-from .counted import CHANGES, NUMBERS, SPACE, SYNCS, WRITES, CountedBackend, Fault
+from .counted import CHANGES, NUMBERS, PARTS, SPACE, SYNCS, WRITES
 from .ledger import DEFAULT, PATH, Effect, Images, Ledger, Place, check_log
 from .scenarios import BIG, SCHEDULES, SMALL, unclean
 from .state import checksums_once
@@ -76,11 +79,13 @@ class Run:
 
     def __init__(self, base: Base, fault: Optional[Fault]) -> None:
         self.ledger = Ledger(base.options, base.store, base.model)
-        self.backend = CountedBackend(self.ledger.store)
+        self.backend = FaultyBackend(MemoryBackend(store=self.ledger.store), emulates=True)
+        self.backend.open_files = weakref.WeakSet()
         self.ledger.backend = self.backend
         self.backend.fault = fault
         self.fault = fault
         self.durable: dict[str, int] = {}
+        self.effect = Effect(tears=fault is not None and fault.more != 0)
         self.since_open = 0
         """How many failures there were when the log was opened."""
 
@@ -218,7 +223,7 @@ class Run:
         self.ledger.wal = None
         if self.attempt_open():
             watched, self.backend.is_watched = self.backend.is_watched, False
-            check_log(self.ledger.wal, self.ledger.model, Effect(), "opened again", None)
+            check_log(self.ledger.wal, self.ledger.model, self.effect, "opened again", None)
             self.ledger.adopt()
             self.backend.is_watched = watched
             self.check_living()
@@ -279,8 +284,8 @@ class Run:
     def check_end(self, images: Images) -> None:
         """Kill and power cut where the run stands; then the fault goes by, and the log goes on."""
         ledger = self.ledger
-        images.check(ledger.killed(), ledger.model, Effect(), "killed")
-        images.check(self.backend.synced_store(), ledger.model, Effect(), "power cut", self.durable)
+        images.check(ledger.killed(), ledger.model, self.effect, "killed")
+        images.check(self.backend.synced_store(), ledger.model, self.effect, "power cut", self.durable)
         self.fault = self.backend.fault = None
         self.backend.is_watched = False
         if self.is_poisoned:
@@ -334,9 +339,9 @@ class Base:
         """Return all faults worth a run."""
         found: list[Fault] = []
         for place, (operation, _name) in enumerate(self.calls, 1):
-            parts = (0.0, 0.5, 1.0) if operation in WRITES else (0.0,)
+            parts = PARTS if operation in WRITES else PARTS[:1]
             for number in NUMBERS:
-                found += [Fault(place, number, stays, part) for stays in (False, True) for part in parts]
+                found += [Fault(place, number, stays, *part) for stays in (False, True) for part in parts]
         return found
 
 
