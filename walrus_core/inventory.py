@@ -67,7 +67,7 @@ def _read_segment(files: FileCache, path: str, sequence: int, log_id: bytes, inv
     file = files.add(path)
     size = file.size_bytes()
     area = bytes(file.read(0, min(size, fmt.SEGMENT_HEADER_SIZE)))
-    header, is_first = pages.decode_segment_header(area, path)
+    header, is_first = pages.decode_segment_header(area, path, log_id, sequence)
     if header is None:
         inventory.damages.append(Damage(kind="segment header", path=path, at_bytes=0))
         return

@@ -35,7 +35,6 @@ class Cutter(Machine):
 
     def __init__(self, random: Random, subsets: int) -> None:
         super().__init__(random)
-        self.counts: Counter[str] = Counter()
         self._subsets = subsets
         self._draws = Random(random.random())
         """Apart from the workload's, which is the same whatever the number of subsets."""

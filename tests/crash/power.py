@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -29,8 +30,11 @@ class Failed(AssertionError):
     """A law was broken; says with which seed, and what went before."""
 
 
-def run(seed: int) -> None:
-    """Raises: Failed: a law was broken."""
+def run(seed: int) -> Counter[str]:
+    """Run one random workload. Returns: how often the log was opened, and what ended before that.
+
+    Raises: Failed: a law was broken.
+    """
     random = Random(f"walrus {seed}")
     machine = Machine(random)
     try:
@@ -43,6 +47,7 @@ def run(seed: int) -> None:
         ) from error
     finally:
         machine.drop()
+    return machine.counts
 
 
 def check_opened(wal: Walrus, topics: list[TopicModel], random: Random, all_survives: bool) -> None:
@@ -133,6 +138,7 @@ class Machine(Workload):
         """The machine or the process stops here."""
         if self.random.random() < self.power_loss_share:
             self.note("power loss")
+            self.counts["power losses"] += 1
             self.all_survives = False
             self._replace(self.disk.after_power_loss())
         else:
@@ -148,6 +154,7 @@ class Machine(Workload):
 
     def check(self) -> None:
         """Compare the freshly opened log with the oracle."""
+        self.counts["opens compared"] += 1
         self.note(f"opened: {len(self.wal.recovery_report.cuts)} cuts, {self._offsets()}")
         check_opened(self.wal, self.topics, self.random, self.all_survives)
         self.all_survives = True
@@ -256,6 +263,7 @@ class Machine(Workload):
         if self.random.random() < 0.5:
             self.all_survives = not poisoned
             self.note("power loss after close")
+            self.counts["power losses"] += 1
             self._replace(self.disk.after_power_loss())
         else:
             self._replace(self.disk.after_death())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from random import Random
 from typing import Any
 
@@ -17,6 +18,7 @@ class Workload:
     def __init__(self, random: Random) -> None:
         self.random = random
         self.steps: list[str] = []
+        self.counts: Counter[str] = Counter()
         has_memory = random.random() < 0.3
         capabilities = Capabilities(
             files=False,
@@ -250,7 +252,7 @@ class Workload:
 
     def tick(self, _topic: TopicModel) -> None:
         """Let the flusher do what it was woken for."""
-        flusher = self.wal._engine._flusher
+        flusher: Any = self.wal._engine._flusher
         if flusher.is_woken:
             self.note("tick")
             flusher.is_woken = self.wal._engine.tick()

@@ -9,6 +9,7 @@ from attrs import define, field
 from walrus_core import Walrus
 from walrus_core.errors import CorruptionError, UnknownTopicError, WalrusError
 from walrus_core.testing import judge
+from walrus_core.types import Damage
 
 from .reference import SLOT, Files, Frame, Reference, StillBackend, open_log
 
@@ -28,7 +29,9 @@ class Outcome:
     found: dict[str, list[tuple[int, bytes]]] = field(factory=dict)
 
 
-def examine(reference: Reference, files: Files, ranges: Ranges, *, may_refuse: bool, thorough: bool) -> Outcome:
+def examine(
+    reference: Reference, files: Files, ranges: Ranges, *, may_refuse: bool, thorough: bool
+) -> Outcome:
     """Open, read everything, and compare.
 
     Args:
@@ -45,7 +48,8 @@ def examine(reference: Reference, files: Files, ranges: Ranges, *, may_refuse: b
     try:
         wal = open_log(backend, {**reference.options, "on_corruption": "skip"})
     except WalrusError as error:
-        assert may_refuse, f"refused: {error}"
+        if not may_refuse:
+            raise AssertionError(f"refused: {error}") from error
         outcome.is_refused = True
         return outcome
     try:
@@ -111,13 +115,19 @@ def _is_hit(frame: Frame, ranges: Ranges) -> bool:
 def _is_reported(reference: Reference, wal: Walrus, topic: str, offset: int) -> bool:
     """Return whether a lost entry is named by a damage or a cut, or lies in a block that is."""
     frame = _frame_of(reference, topic, offset)
-    for damage in wal.damages:
-        if damage.topic == topic and damage.first_offset is not None and damage.end_offset is not None:
-            if damage.first_offset <= offset < damage.end_offset:
-                return True
-        elif damage.path == frame.path and frame.block <= damage.at_bytes < frame.block + SLOT:
-            return True
+    if any(_covers(damage, frame, topic, offset) for damage in wal.damages):
+        return True
     return any(cut.topic == topic and cut.offset <= offset for cut in wal.recovery_report.cuts)
+
+
+def _covers(damage: Damage, frame: Frame, topic: str, offset: int) -> bool:
+    if damage.topic == topic and damage.first_offset is not None and damage.end_offset is not None:
+        return damage.first_offset <= offset < damage.end_offset
+    if damage.path != frame.path:
+        return False
+    if damage.kind == "segment truncated":
+        return damage.at_bytes < frame.end
+    return frame.block <= damage.at_bytes < frame.block + SLOT
 
 
 def _examine_cursors(reference: Reference, wal: Walrus, outcome: Outcome) -> None:

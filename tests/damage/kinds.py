@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from random import Random
 
@@ -134,7 +133,8 @@ def other_length(reference: Reference, random: Random) -> Damaged:
         length = random.randrange(len(data) // unit) * unit
         files = {**reference.files, path: data[:length]}
         return Damaged("cut off", files, [(path, length, len(data))], may_refuse=True)
-    more = random.choice([bytes, random.randbytes])(random.choice([1, SECTOR, PAGE, SLOT]))
+    length = random.choice([1, SECTOR, PAGE, SLOT])
+    more = random.choice([bytes(length), random.randbytes(length)])
     return Damaged("extended", {**reference.files, path: data + more}, [], may_refuse=True)
 
 
@@ -150,8 +150,3 @@ KINDS: tuple[Callable[[Reference, Random], Damaged], ...] = (
     swapped_slots,
     other_length,
 )
-
-
-def is_header(path: str) -> bool:
-    """Return whether a file is the one that all topics share."""
-    return os.path.basename(path) == "cursors.db"

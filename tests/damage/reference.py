@@ -115,7 +115,7 @@ def open_log(backend: Any, options: Mapping[str, Any]) -> Walrus:
 def build(state: str, checksum: str, seed: int = 1) -> Reference:
     """Return a directory of one segment and cursors.db, closed or as a killed process leaves it."""
     random = Random(f"reference {seed}")
-    options = {
+    options: dict[str, Any] = {
         "block_size": SLOT,
         "blocks_per_segment": SLOTS,
         "checksum": checksum,

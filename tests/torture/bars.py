@@ -1,0 +1,148 @@
+"""The harnesses that ``python tests/torture`` runs. One more is one more ``Bar``."""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+import tempfile
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from ..crash.cuts import run_cuts
+from ..crash.power import run
+from ..damage.reference import CHECKSUMS, STATES
+from ..damage.sweep import run_bits, run_kinds
+from ..model.places import FolderPlace, MemoryPlace, find_class
+from ..sweeps.every_fault import SCHEDULES, run_faults
+from .bar import Bar
+
+CLASSES = {"fd": "FdBackend", "mmap": "MmapBackend"}
+
+
+def _not_installed(backend: str) -> str:
+    missing = importlib.util.find_spec(f"walrus_{backend}") is None
+    return f"walrus-{backend} is not installed" if missing else ""
+
+
+def _not_killable(backend: str) -> str:
+    return _not_installed(backend) or ("" if hasattr(signal, "SIGKILL") else "this system has no SIGKILL")
+
+
+def run_random(seed: int) -> Mapping[str, int]:
+    """A random workload with crashes, failing syncs and recoveries one after the other."""
+    return run(seed)
+
+
+def run_model(backend: str, seed: int) -> Mapping[str, int]:
+    """Hypothesis, from a seed of its own, over one backend."""
+    from ..model.machine import LogMachine
+    from ..model.seeded import run_seeded
+
+    backend_class = None if backend == "memory" else find_class(f"walrus_{backend}", CLASSES[backend])
+
+    def make(_self: Any) -> Any:
+        return MemoryPlace() if backend_class is None else FolderPlace(backend_class)
+
+    return run_seeded(type("Machine", (LogMachine,), {"make_place": make}), seed)
+
+
+def run_kills(backend: str, seed: int) -> Mapping[str, int]:
+    """A child that copies files into a log, killed at acknowledged lines until it is done."""
+    from ..crash.test_kill import Ingestion, odd_file
+
+    random = Random(f"kills {backend} {seed}")
+    with tempfile.TemporaryDirectory(prefix="walrus-kills-") as folder:
+        files = []
+        for number in range(4):
+            files.append(Path(folder) / f"file{number}.log")
+            files[-1].write_bytes(odd_file(random, random.randint(100, 400)))
+        ingestion = Ingestion(Path(folder) / "log", files, random)
+        schedule = random.choice(["each", "interval", "never"])
+        threads = random.choice([1, 4])
+        rounds = random.randint(6, 12)
+        while not ingestion.run_child(backend, schedule, threads, ingestion.kill_count < rounds):
+            continue
+        ingestion.check(backend)
+        return {"kills": ingestion.kill_count, "entries": sum(ingestion.acknowledged.values())}
+
+
+BARS = [
+    Bar(
+        "power-loss",
+        "simulated",
+        "power cut before every operation of a workload and of some recoveries, 20 disks each",
+        run_cuts,
+        shard_seeds=8,
+        release_seeds=400,
+    ),
+    Bar(
+        "crashes",
+        "simulated",
+        "random lives of a log: power loss, death, failing syncs and writes, full disk, in recovery too",
+        run_random,
+        shard_seeds=1000,
+        release_seeds=40_000,
+    ),
+    *(
+        Bar(
+            "bit-flips",
+            f"memory, {state}, {checksum}",
+            "every bit of a directory of 192 KiB, one at a time",
+            partial(run_bits, state, checksum),
+            shard_seeds=8,
+            release_seeds=192,
+        )
+        for state in STATES
+        for checksum in CHECKSUMS
+    ),
+    *(
+        Bar(
+            "damage",
+            f"memory, {state}, {checksum}",
+            "junk, filled, swapped, stale, misdirected and spliced sectors and slots, cut and extended files",
+            partial(run_kinds, state, checksum),
+            shard_seeds=10,
+            release_seeds=100,
+        )
+        for state in STATES
+        for checksum in CHECKSUMS
+    ),
+    *(
+        Bar(
+            "failing-calls",
+            f"memory, {schedule}",
+            "every backend call of a workload fails in every way, once and for ever",
+            partial(run_faults, schedule),
+            shard_seeds=4,
+            release_seeds=16,
+        )
+        for schedule in SCHEDULES
+    ),
+    *(
+        Bar(
+            "model",
+            backend,
+            "Hypothesis state machine against a list",
+            partial(run_model, backend),
+            shard_seeds=2,
+            release_seeds=200 if backend == "memory" else 40,
+            reason_to_skip=(lambda: "") if backend == "memory" else partial(_not_installed, backend),
+        )
+        for backend in ("memory", *CLASSES)
+    ),
+    *(
+        Bar(
+            "kills",
+            backend,
+            "SIGKILL at acknowledged lines, then on in the same directory",
+            partial(run_kills, backend),
+            shard_seeds=10,
+            release_seeds=500,
+            reason_to_skip=partial(_not_killable, backend),
+        )
+        for backend in CLASSES
+    ),
+]
