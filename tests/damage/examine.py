@@ -125,6 +125,8 @@ def _covers(damage: Damage, frame: Frame, topic: str, offset: int) -> bool:
         return damage.first_offset <= offset < damage.end_offset
     if damage.path != frame.path:
         return False
+    if damage.kind == "segment header":
+        return True
     if damage.kind == "segment truncated":
         return damage.at_bytes < frame.end
     return frame.block <= damage.at_bytes < frame.block + SLOT

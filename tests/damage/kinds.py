@@ -99,7 +99,10 @@ def spliced_sector(reference: Reference, random: Random) -> Damaged:
     """The same sector of another log."""
     path, at = _somewhere(reference, random, SECTOR)
     other = reference.foreign.get(path, b"")[at : at + SECTOR].ljust(SECTOR, b"\0")
-    return Damaged("spliced sector", patched(reference.files, path, at, other), [(path, at, at + SECTOR)])
+    files = patched(reference.files, path, at, other)
+    # The header of cursors.db says which log this is. A sound one of another log makes it that one.
+    is_name = path.endswith("cursors.db") and at == 0
+    return Damaged("spliced sector", files, [(path, at, at + SECTOR)], may_refuse=is_name)
 
 
 def _slot(reference: Reference, random: Random) -> tuple[str, int]:

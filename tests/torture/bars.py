@@ -89,7 +89,7 @@ BARS = [
     *(
         Bar(
             "bit-flips",
-            f"memory, {state}, {checksum}",
+            f"{state}-{checksum}",
             "every bit of a directory of 192 KiB, one at a time",
             partial(run_bits, state, checksum),
             shard_seeds=8,
@@ -101,7 +101,7 @@ BARS = [
     *(
         Bar(
             "damage",
-            f"memory, {state}, {checksum}",
+            f"{state}-{checksum}",
             "junk, filled, swapped, stale, misdirected and spliced sectors and slots, cut and extended files",
             partial(run_kinds, state, checksum),
             shard_seeds=10,
@@ -113,7 +113,7 @@ BARS = [
     *(
         Bar(
             "failing-calls",
-            f"memory, {schedule}",
+            f"memory-{schedule}",
             "every backend call of a workload fails in every way, once and for ever",
             partial(run_faults, schedule),
             shard_seeds=4,
