@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import zip_longest
 from pathlib import Path
 from typing import Optional
 
@@ -23,6 +25,8 @@ PROGRAM = Path(__file__).parent
 RESULT = "torture-result "
 MESSAGE_LINES = 30
 SHARD_S_MAX = 3600.0
+INTERRUPTED = (130, -signal.SIGINT)
+"""How a shard ends that got the same interrupt as the runner: neither done nor failed."""
 
 
 @frozen
@@ -64,6 +68,8 @@ def run_shard(bar: Bar, seeds: range, prefix: Sequence[str]) -> Result:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SHARD_S_MAX)
     except subprocess.TimeoutExpired:
         return Result(bar, seeds, None, f"{bar.key} {name_of(seeds)}: hangs", SHARD_S_MAX)
+    if done.returncode in INTERRUPTED:
+        return Result(bar, seeds, None, "", 0.0)
     lines = [line for line in done.stdout.splitlines() if line.startswith(RESULT)]
     if done.returncode or not lines:
         last = "\n".join(done.stderr.splitlines()[-MESSAGE_LINES:])
@@ -75,16 +81,11 @@ def run_shard(bar: Bar, seeds: range, prefix: Sequence[str]) -> Result:
 
 def pending(state: State, bars: Sequence[Bar]) -> Iterator[tuple[Bar, range]]:
     """Go through the shards that are still to be run, of each bar in turn."""
-    left = [iter(bar.shards()) for bar in bars]
-    while left:
-        for place in reversed(range(len(left))):
-            bar = bars[place]
-            seeds = next((seeds for seeds in left[place] if not state.is_done(bar, seeds)), None)
-            if seeds is None:
-                bars = [*bars[:place], *bars[place + 1 :]]
-                del left[place]
-            else:
-                yield bar, seeds
+    left = {
+        bar.key: [(bar, seeds) for seeds in bar.shards() if not state.is_done(bar, seeds)] for bar in bars
+    }
+    for turn in zip_longest(*left.values()):
+        yield from (shard for shard in turn if shard is not None)
 
 
 def run_all(
@@ -118,6 +119,8 @@ def run_all(
 def _note(state: State, result: Result) -> bool:
     """Keep a result. Returns: whether it is a failure."""
     name = f"{result.bar.key} {name_of(result.seeds)}"
+    if result.counts is None and not result.message:
+        return False
     if result.counts is None:
         state.failed(result.bar, result.seeds, result.message)
         print(f"FAILED {result.message}", flush=True)
