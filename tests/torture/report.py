@@ -24,8 +24,8 @@ def table(state: State, bars: Iterable[Bar]) -> str:
         done, failed, seconds = state.facts(bar.key)
         if not done and not failed:
             continue
-        counted = ", ".join(f"{count:,} {name}" for name, count in sorted(state.totals(bar.key).items()))
-        counted = counted.replace(",", " ").replace("  ", ", ")
+        totals = sorted(state.totals(bar.key).items())
+        counted = ", ".join(f"{count:,}".replace(",", " ") + f" {name}" for name, count in totals)
         cells = [bar.name, bar.backend, bar.title, counted, str(failed), f"{seconds / 60:.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
