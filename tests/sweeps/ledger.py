@@ -19,7 +19,7 @@ from attrs import define, field
 
 from walrus_core import ReadConsistency, Walrus
 from walrus_core.memory import MemoryBackend, MemoryStore
-from walrus_core.testing import TORN_SECTOR_DAMAGES, FaultyBackend
+from walrus_core.testing import TORN_SECTOR_DAMAGES, FaultyBackend, judge
 
 PATH = "/log"
 DEFAULT = "default"
@@ -292,8 +292,11 @@ def check_visible(
     visible: list[bytes], old: list[bytes], ways: list[list[bytes]], oldest: int, where: str
 ) -> None:
     """What is retained from ``oldest`` on is all of ``old``, with all of one of ``ways`` behind it."""
-    allowed = [(old + added)[oldest:] for added in ways]
-    assert visible in allowed, f"{where}: {shorten(visible)}, from {oldest}; allowed: {shorten(allowed[-1])}"
+    findings = [judge(where, old + added, list(enumerate(visible, oldest)), oldest=oldest) for added in ways]
+    if all(findings):
+        raise AssertionError(
+            f"{where}: {shorten(visible)}, from {oldest}: {'; '.join(map(str, findings[-1]))}"
+        )
 
 
 def shorten(payloads: list[bytes]) -> str:
