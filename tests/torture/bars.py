@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import faulthandler
 import importlib.util
 import signal
 import tempfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -16,9 +18,12 @@ from ..crash.power import run
 from ..damage.reference import CHECKSUMS, STATES
 from ..damage.sweep import run_bits, run_kinds
 from ..model.places import FolderPlace, MemoryPlace, find_class
-from ..sweeps.every_fault import SCHEDULES, run_faults
+from ..sweeps.every_fault import SCHEDULES, run_faults, still
+from ..sweeps.io_run import Base
+from ..sweeps.points import CAN_SWEEP
 from .bar import Bar
 
+LONG_PARTS = 24
 CLASSES = {"fd": "FdBackend", "mmap": "MmapBackend"}
 
 
@@ -67,6 +72,36 @@ def run_kills(backend: str, seed: int) -> Mapping[str, int]:
             continue
         ingestion.check(backend)
         return {"kills": ingestion.kill_count, "entries": sum(ingestion.acknowledged.values())}
+
+
+def run_long_faults(name: str, schedule: str, seed: int) -> Mapping[str, int]:
+    """One part in ``LONG_PARTS`` of the faults of a long run."""
+    with still():
+        base = Base(name, schedule)
+        faults = base.faults()[seed::LONG_PARTS]
+        for fault in faults:
+            base.run(fault)
+    return {"faults": len(faults)}
+
+
+def run_interrupts(seed: int) -> Mapping[str, int]:
+    """One operation, struck at every bytecode that tells something."""
+    from ..sweeps.scenarios import SCENARIOS
+    from ..sweeps.test_interrupts import CASES, Sweep
+
+    name, schedule = CASES[seed % len(CASES)]
+    wakes = nullcontext() if name == "append_wakes_thread" else still()
+    with wakes:
+        sweep = Sweep(SCENARIOS[name], schedule)
+        telling = sweep.run(0).telling()
+        for number in telling:
+            sweep.run(number)
+    faulthandler.cancel_dump_traceback_later()
+    return {"operations": 1, "interrupts": len(telling)}
+
+
+def _not_swept() -> str:
+    return "" if CAN_SWEEP else "CPython 3.11 or later: its table of handlers is asked"
 
 
 BARS = [
@@ -120,6 +155,27 @@ BARS = [
             release_seeds=16,
         )
         for schedule in SCHEDULES
+    ),
+    *(
+        Bar(
+            "failing-calls",
+            f"memory-long-{name}-{schedule}",
+            "every backend call of a run with two opens, on a new log and on what a killed process left",
+            partial(run_long_faults, name, schedule),
+            shard_seeds=1,
+            release_seeds=LONG_PARTS,
+        )
+        for name in ("new", "unclean")
+        for schedule in SCHEDULES
+    ),
+    Bar(
+        "interrupts",
+        "memory",
+        "KeyboardInterrupt at every bytecode of every operation",
+        run_interrupts,
+        shard_seeds=2,
+        release_seeds=74,
+        reason_to_skip=_not_swept,
     ),
     *(
         Bar(
