@@ -25,7 +25,7 @@ from .still import determined
 SUBSETS = 20
 """Disks for each power cut in the workload."""
 SUBSETS_IN_RECOVERY = 2
-RECOVERY_SHARE = 0.03
+RECOVERY_SHARE = 0.015
 """Of this share of the disks the recovery is cut too."""
 STEPS = 24
 

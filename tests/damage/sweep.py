@@ -61,13 +61,13 @@ def flip_one_bit_each(state: str, checksum: str, places: Iterable[int]) -> Count
 
 
 def structured(found: Reference) -> list[int]:
-    """Return the bytes that hold something, or lie within a sector's header of something that does."""
+    """Return the bytes that hold something, or lie beside something that does."""
     places: list[int] = []
     first = 0
     for _path, data in sorted(found.files.items()):
-        for at in range(0, len(data), 64):
-            if any(data[max(0, at - 64) : at + 128]):
-                places += range(first + at, first + min(at + 64, len(data)))
+        for at in range(0, len(data), 16):
+            if any(data[max(0, at - 8) : at + 24]):
+                places += range(first + at, first + min(at + 16, len(data)))
         first += len(data)
     return places
 

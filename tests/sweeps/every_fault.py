@@ -6,6 +6,7 @@ one byte, once and for ever. The longer runs of test_io_faults.py are sampled.
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections import Counter
 from collections.abc import Iterator
@@ -74,7 +75,7 @@ class ShortBase(Base):
             for stays in (False, True):
                 for number in NUMBERS:
                     found.append(Fault(place, number, stays))
-                    if operation in WRITES:
+                    if operation in WRITES and number in (errno.EIO, errno.ENOSPC):
                         found += [Fault(place, number, stays, *part) for part in SHORT]
         return found
 
