@@ -39,7 +39,17 @@ class Cutter(Machine):
         self._draws = Random(random.random())
         """Apart from the workload's, which is the same whatever the number of subsets."""
         self._seen: set[int] = set()
-        self._is_checking = False
+        if random.random() < 0.6:
+            self._consume_much()
+
+    def _consume_much(self) -> None:
+        """In so few steps: fill blocks, read them, checkpoint, give them back."""
+        self.persist_every = self.random.choice([1, 1, 2])
+        self.large_share = 0.3
+        self.weights.update(
+            {self.append: 6, self.append_batch: 1, self.read_next: 2, self.read_batch: 6, self.sync: 1.5}
+        )
+        self.cursors, self.topics = self.cursors[:1], self.topics[: self.random.choice([1, 2])]
 
     def run(self) -> None:
         """Open, work, close."""
@@ -63,8 +73,11 @@ class Cutter(Machine):
     def cut(self, what: str) -> None:
         """Go through what a power cut here may leave; ``what`` is the operation that has not begun."""
         self.counts["cuts"] += 1
-        if what.startswith("sync"):
-            self.counts["syncs"] += 1
+        kind = what.split()[0]
+        if kind in ("sync", "discard", "remove"):
+            self.counts[f"cuts at a {kind}"] += 1
+        elif kind == "write" and "cursors.db" in what:
+            self.counts["cuts at a write to cursors.db"] += 1
         for disk in self.disk.power_loss_states(self._subsets, self._draws):
             self.counts["states"] += 1
             self._check(disk, what)

@@ -18,7 +18,7 @@ from .power import Failed
 from .test_power import checkpoint_first, no_file_sync
 
 COUNT = 20 if hot.COMPILED else 4
-MUTANT_SEEDS = 12
+MUTANT_SEEDS = 40
 
 
 def seeds() -> range:
@@ -35,10 +35,13 @@ def test_seed(seed: int) -> None:
 
 def test_syncs_and_recoveries_are_cut() -> None:
     """What a workload does is drawn; a few of them together do everything."""
-    counts = sum((run_cuts(seed, subsets=1) for seed in range(6)), start=run_cuts(6, subsets=1))
-    assert counts["workloads"] == 7
-    assert counts["syncs"] > 100
-    assert counts["states in recovery"] > 20
+    counts = sum((run_cuts(seed, subsets=1) for seed in range(11)), start=run_cuts(11, subsets=1))
+    assert counts["workloads"] == 12
+    assert counts["cuts at a sync"] > 100
+    assert counts["cuts at a discard"] > 5
+    assert counts["cuts at a remove"] > 0
+    assert counts["cuts at a write to cursors.db"] > 100
+    assert counts["states in recovery"] > 5
 
 
 MUTANTS = {
@@ -54,7 +57,7 @@ def test_a_broken_engine_is_noticed(name: str) -> None:
     with mock.patch.object(target, attribute, replacement):
         for seed in range(MUTANT_SEEDS):
             try:
-                run_cuts(seed)
+                run_cuts(seed, subsets=4)
             except Failed:
                 return
     pytest.fail(f"{MUTANT_SEEDS} workloads did not notice: {name}")
