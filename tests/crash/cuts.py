@@ -27,7 +27,7 @@ SUBSETS = 20
 SUBSETS_IN_RECOVERY = 2
 RECOVERY_SHARE = 0.015
 """Of this share of the disks the recovery is cut too."""
-STEPS = 24
+STEPS = 28
 
 
 class Cutter(Machine):
@@ -39,13 +39,15 @@ class Cutter(Machine):
         self._draws = Random(random.random())
         """Apart from the workload's, which is the same whatever the number of subsets."""
         self._seen: set[int] = set()
+        # Each of thousands of disks is opened: a few segments tell as much as many.
+        self.batch_max, self.large_share = 8, min(self.large_share, 0.02)
         if random.random() < 0.6:
             self._consume_much()
 
     def _consume_much(self) -> None:
         """In so few steps: fill blocks, read them, checkpoint, give them back."""
         self.persist_every = self.random.choice([1, 1, 2])
-        self.large_share = 0.3
+        self.fixed_length = self.random.choice([3000, 6000, 11_000])
         self.weights.update(
             {self.append: 6, self.append_batch: 1, self.read_next: 2, self.read_batch: 6, self.sync: 1.5}
         )

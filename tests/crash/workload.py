@@ -51,6 +51,7 @@ class Workload:
         self.large_share = random.choice([0.0, 0.02, 0.1])
         # Entries of one length: what is torn off one life fits exactly behind what the next one writes.
         self.fixed_length = random.choice([None, None, random.choice([8, 40, 500, 3000])])
+        self.batch_max = 60
         self.epochs = random.choice([2, 3, 3, 5, 8])
         self.open_faults_share = random.choice([0.1, 0.35, 0.35, 0.8])
         self.power_loss_share = random.choice([0.3, 0.7, 0.7, 1.0])
@@ -133,6 +134,7 @@ class Workload:
     def append_batch(self, topic: TopicModel) -> None:
         """Append a batch."""
         count = self.random.choice([1, 2, 3, self.random.randint(1, 12), self.random.randint(1, 60)])
+        count = min(count, self.batch_max)
         batch = [self.payload(topic) for _ in range(count)]
         self.note(f"batch {topic.name[:2]}[{len(topic.entries)}] {[len(data) for data in batch]}")
         topic.in_doubt.append((len(topic.entries), batch))

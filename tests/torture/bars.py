@@ -110,8 +110,8 @@ BARS = [
         "simulated",
         "power cut before every operation of a workload and of some recoveries, 20 disks each",
         run_cuts,
-        shard_seeds=8,
-        release_seeds=400,
+        shard_seeds=10,
+        release_seeds=450,
     ),
     Bar(
         "crashes",
@@ -127,7 +127,7 @@ BARS = [
             f"{state}-{checksum}",
             "every bit of a directory of 192 KiB, one at a time",
             partial(run_bits, state, checksum),
-            shard_seeds=8,
+            shard_seeds=4,
             release_seeds=192,
         )
         for state in STATES
