@@ -84,13 +84,13 @@ def main(arguments: list[str]) -> int:
         else:
             runnable.append(bar)
     deadline_s = None if options.minutes is None else time.monotonic() + 60 * options.minutes
-    failures = run_all(
-        state,
-        runnable,
-        workers=options.workers,
-        prefix=shlex.split(options.prefix),
-        deadline_s=deadline_s,
-    )
+    prefix = shlex.split(options.prefix)
+    try:
+        with state.kept_by_us():
+            state.load()
+            failures = run_all(state, runnable, workers=options.workers, prefix=prefix, deadline_s=deadline_s)
+    except BlockingIOError:
+        sys.exit(f"another run is using {options.state}")
     print(table(state, BARS))
     return 1 if failures else 0
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,13 @@ class State:
         """Read the file, if it is there. ``version`` is that of the code that runs."""
         self.path = path
         self.version = version
-        self.versions: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
+        self.versions: dict[str, dict[str, Any]] = {}
+        self.load()
+
+    def load(self) -> None:
+        """Read the file anew."""
+        if self.path.exists():
+            self.versions = json.loads(self.path.read_text())
 
     def _bar(self, key: str) -> dict[str, Any]:
         bars = self.versions.setdefault(self.version, {})
@@ -56,6 +65,14 @@ class State:
         """Return how many shards are done and failed, and the seconds that they took."""
         bar = self._bar(key)
         return len(bar["shards"]), len(bar["failed"]), bar["seconds"]
+
+    @contextmanager
+    def kept_by_us(self) -> Iterator[None]:
+        """Keep other runs away from the file. Raises: BlockingIOError: one is using it."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.with_suffix(".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
 
     def save(self) -> None:
         """Replace the file."""

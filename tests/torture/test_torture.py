@@ -137,3 +137,13 @@ def test_the_table_goes_between_the_markers(tmp_path: Path) -> None:
 def test_the_page_has_the_markers() -> None:
     text = (PROGRAM.parents[1] / "docs" / "testing.md").read_text(encoding="utf-8")
     assert text.count(BEGIN) == text.count(END) == 1
+
+
+def test_two_runs_do_not_share_a_state(tmp_path: Path) -> None:
+    first, second = State(tmp_path / "s", "1"), State(tmp_path / "s", "1")
+    with first.kept_by_us(), pytest.raises(BlockingIOError), second.kept_by_us():
+        raise AssertionError("both have it")
+    with second.kept_by_us():
+        second.done(bar(), range(0, 2), {"things": 1}, 1.0)
+    first.load()
+    assert first.is_done(bar(), range(0, 2))
