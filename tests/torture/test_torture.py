@@ -49,7 +49,8 @@ def test_the_last_shard_is_shorter() -> None:
 
 
 def test_shards_that_are_done_are_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, run = tmp_path / "deep" / "state.json", []
+    path = tmp_path / "deep" / "state.json"
+    run: list[tuple[str, range]] = []
     here(monkeypatch, run)
     bars = [bar(), bar(fail_at_3, "bad")]
     assert run_all(State(path, "1"), bars, workers=2, prefix=[], deadline_s=None) == 1
