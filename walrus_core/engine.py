@@ -348,7 +348,8 @@ class Engine:
         """Write where the topic ends, and that nothing stands behind the last frame, where that is so."""
         if topic.page.state.floor < topic.next_offset and not topic.page.damaged:
             self.cursors.write_state(topic.page, floor=topic.next_offset)
-        block, tail = topic.active, None if topic.active is None else topic.active.tail
+        block = topic.active
+        tail = None if block is None else block.tail
         if block is None or tail is None or (block.is_clean and block.marked_at == tail.state[0]):
             return
         block.write_mark(block.state, 0 if tail.torn else fmt.MARK_CLEAN)
@@ -372,7 +373,8 @@ class Engine:
             self._lock.release()
         self._is_released = True
         if errors:
-            raise storage_error(e, self.options.path, "close") if isinstance(e := errors[0], OSError) else e
+            first = errors[0]
+            raise storage_error(first, self.options.path, "close") if isinstance(first, OSError) else first
 
     def abandon(self) -> None:
         """The log was dropped unclosed: stop the thread, write nothing, promise nothing."""
