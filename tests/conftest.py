@@ -38,7 +38,6 @@ def load_helper(name: str) -> ModuleType:
     return sys.modules[name]
 
 
-load_helper("faults")
 load_helper("helpers")
 
 

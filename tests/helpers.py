@@ -7,10 +7,9 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from faults import FaultyBackend
-
 from walrus_core import FsyncSchedule, ReadConsistency, Walrus
 from walrus_core.hot import FNV_BASIS, fnv1a64
+from walrus_core.testing import FaultyBackend
 
 NEVER = FsyncSchedule.no_fsync()
 EACH = FsyncSchedule.sync_each()

@@ -18,6 +18,7 @@ from attrs import frozen
 
 from walrus_core import format as fmt
 from walrus_core import pages
+from walrus_core.backend import Buffer
 from walrus_core.errors import CorruptionError, StorageError
 from walrus_core.files import FileCache, LogFile, wrap_directory_call
 from walrus_core.hot import fnv1a64
@@ -95,21 +96,25 @@ class CursorFile:
             key = self._keys[page] = cursor_page_key(self.log_id, page)
         return key
 
-    def load(self) -> tuple[list[LostState], list[int]]:
+    def load(self) -> tuple[list[LostState], list[int], list[int]]:
         """Read every page.
 
-        Returns: (pages that lost both states, numbers of pages of which one state was bad).
+        Returns: (pages that lost both states, numbers of pages of which one state was bad, numbers of
+        free pages that are not empty).
         Raises: CorruptionError: a page has states and no readable identity.
         """
         lost: list[LostState] = []
         single: list[int] = []
+        stained: list[int] = []
         for number in range(fmt.CURSORS_FIRST_PAGE, self._page_count):
             page = self._file.read(number * fmt.PAGE_SIZE, fmt.PAGE_SIZE)
             key = self.page_key(number)
             identity = pages.decode_identity(page, key)
             state, damaged, lost_both = pages.decode_states(page, key)
             if identity is None or identity.page != number:
-                self._check_unowned(state, damaged, number)
+                if state is not None or damaged:
+                    self._check_unowned(page, number)
+                    stained.append(number)
                 if number != LOG_PAGE:
                     self._free.append(number)
                 continue
@@ -119,7 +124,7 @@ class CursorFile:
                 single.append(number)
             self._take(CursorPage(identity, state or PageState(0, 0), lost_both))
         self._free.reverse()
-        return lost, single
+        return lost, single, stained
 
     def _take(self, page: CursorPage) -> None:
         """Enter a page that was read; of two with one owner the one that is further on counts."""
@@ -140,9 +145,11 @@ class CursorFile:
             self.remove(self._surplus[-1])
             self._surplus.pop()
 
-    def _check_unowned(self, state: Optional[PageState], damaged: bool, number: int) -> None:
-        """A page without identity is free only if nothing of a state is left on it."""
-        if state is None and not damaged:
+    def _check_unowned(self, page: Buffer, number: int) -> None:
+        """A page without identity and with something like a state is free only if that is one sector, and
+        all the others are zero: an owner has both states and both copies of the identity."""
+        sectors = [page[at : at + fmt.SECTOR_SIZE] for at in range(0, fmt.PAGE_SIZE, fmt.SECTOR_SIZE)]
+        if sum(map(any, sectors)) == 1:
             return
         reason = f"page {number} has a state and no readable identity"
         raise self._corrupt(reason, "cursor page identity", number)

@@ -352,7 +352,9 @@ class Engine:
             raise failure
 
     def _mark_clean(self, topic: Topic) -> None:
-        """Write that nothing stands behind the last frame, where that is so."""
+        """Write where the topic ends, and that nothing stands behind the last frame, where that is so."""
+        if topic.page.state.floor < topic.next_offset and not topic.page.damaged:
+            self.cursors.write_state(topic.page, floor=topic.next_offset)
         block = topic.active
         tail = None if block is None else block.tail
         if block is None or tail is None or (block.is_clean and block.marked_at == tail.state[0]):

@@ -72,7 +72,7 @@ def read_segment(files: FileCache, path: str, sequence: int, log_id: bytes, inve
     file = files.add(path)
     size = file.size_bytes()
     area = bytes(file.read(0, min(size, fmt.SEGMENT_HEADER_SIZE)))
-    header, is_first = pages.decode_segment_header(area, path)
+    header, is_first = pages.decode_segment_header(area, path, log_id, sequence)
     if header is None:
         inventory.damages.append(Damage(kind="segment header", path=path, at_bytes=0))
         return

@@ -102,11 +102,16 @@ def encode_segment_header(header: SegmentHeader) -> bytes:
     return sealed.ljust(fmt.SEGMENT_COPY_AT, b"\0") + sealed
 
 
-def decode_segment_header(data: Buffer, path: str) -> tuple[Optional[SegmentHeader], bool]:
-    """Return (header, whether the first of the two was sound); header None if neither is.
+def decode_segment_header(
+    data: Buffer, path: str, log_id: bytes, sequence: int
+) -> tuple[Optional[SegmentHeader], bool]:
+    """Return (header, whether it is the first of the two); header None if neither is sound.
 
+    One of this log and this sequence goes before another one: a sector that was meant for another place
+    is sound, too.
     Raises: UnsupportedVersionError: sound, but of a newer version or with unknown features.
     """
+    other: Optional[SegmentHeader] = None
     for at in (0, fmt.SEGMENT_COPY_AT):
         if not _is_sound(data, at, fmt.SEGMENT_HEADER_USED, FNV_BASIS):
             continue
@@ -116,8 +121,8 @@ def decode_segment_header(data: Buffer, path: str) -> tuple[Optional[SegmentHead
             _z,
             incompatible,
             read_only,
-            log_id,
-            sequence,
+            found_id,
+            found_sequence,
             size,
             slots,
             algorithm,
@@ -131,8 +136,11 @@ def decode_segment_header(data: Buffer, path: str) -> tuple[Optional[SegmentHead
             raise UnsupportedVersionError(path=path, found=version, supported=fmt.VERSION)
         if not _is_plausible(size, slots, algorithm):
             continue
-        return SegmentHeader(log_id, sequence, size, slots, algorithm, salt, created), at == 0
-    return None, False
+        header = SegmentHeader(found_id, found_sequence, size, slots, algorithm, salt, created)
+        if (found_id, found_sequence) == (log_id, sequence):
+            return header, at == 0
+        other = other or header
+    return other, other is not None
 
 
 def _is_plausible(block_size: int, slots: int, algorithm: int) -> bool:

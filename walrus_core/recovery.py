@@ -79,7 +79,7 @@ def _load_cursors(files: FileCache, directory: str) -> tuple[CursorFile, list[Da
     path = os.path.join(directory, fmt.CURSORS_NAME)
     damages: list[Damage] = []
     cursors = open_cursor_file(files, directory)
-    lost, single = cursors.load()
+    lost, single, stained = cursors.load()
     log_page = cursors.check_log_page()
     if LOG_PAGE in single:
         # The state that is left may be one write old: sequences of the reservation that it does not
@@ -95,6 +95,8 @@ def _load_cursors(files: FileCache, directory: str) -> tuple[CursorFile, list[Da
         damages.append(
             Damage(kind="cursor state, read from the older one", path=path, at_bytes=number * fmt.PAGE_SIZE)
         )
+    for number in stained:
+        damages.append(Damage(kind="free cursor page", path=path, at_bytes=number * fmt.PAGE_SIZE))
     return cursors, damages
 
 
@@ -171,9 +173,26 @@ def _group(cursors: CursorFile, inventory: Inventory) -> list[RecoveredTopic]:
         next_offset = max(chain.end_offset, page.state.floor, low_water)
         if next_offset != chain.end_offset:
             chain.appendable = False
+            start = max(chain.end_offset, low_water)
+            if start < next_offset:
+                chain.damages.append(_missing_end(cursors, page, start, next_offset))
         own = cursor_pages.get((name, incarnation), [])
         topics.append(RecoveredTopic(name.decode("utf-8"), page, chain, next_offset, low_water, own))
     return topics
+
+
+def _missing_end(cursors: CursorFile, page: CursorPage, start: int, end: int) -> Damage:
+    """The topic's page knows of entries that no block holds: the last one is lost, header page and all."""
+    topic = page.identity.topic.decode("utf-8")
+    at = page.identity.page * fmt.PAGE_SIZE
+    return Damage(
+        kind="missing block",
+        path=cursors.file.path,
+        at_bytes=at,
+        topic=topic,
+        first_offset=start,
+        end_offset=end,
+    )
 
 
 def finish(files: FileCache, directory: str, recovered: Recovered, allocator: Allocator) -> RecoveryReport:

@@ -310,3 +310,29 @@ def test_damage_found_at_open_is_in_the_report_and_blocks_nothing(store):
     with pytest.raises(CorruptionError):
         wal.read_next("t")
     assert wal.read_next("t", on_corruption="skip").offset == 3
+
+
+@pytest.mark.parametrize("topics", [{"t"}, {"t", "u"}])
+def test_a_last_block_of_which_nothing_is_left_is_missed(memory_store, topics):
+    """Its header page reads as zeros, as that of a free slot does: the topic's page knows better."""
+    wal = memory_store.open(fsync_schedule=NEVER)
+    for topic in sorted(topics):
+        wal.append_for_topic(topic, topic.encode() * WHOLE_BLOCK)
+        wal.batch_append_for_topic(
+            topic, [topic.encode() * WHOLE_BLOCK] + [b"<last of %b>" % topic.encode()] * 1
+        )
+    wal.close()
+    name, at = memory_store.find(b"<last of t>")
+    base = SEGMENT_HEADER_SIZE + (at - SEGMENT_HEADER_SIZE) // 16384 * 16384
+    memory_store.patch(name, base, bytes(16384))
+    for _ in range(2):
+        wal = memory_store.open()
+        found = [(d.kind, d.topic, d.first_offset, d.end_offset) for d in wal.recovery_report.damages]
+        assert found == [("missing block", "t", 1, 3)]
+        assert wal.next_offset("t") == 3
+        wal.close()
+    wal = memory_store.open(on_corruption="skip")
+    assert wal.append_for_topic("t", b"after") == 3
+    assert contents(wal, "t") == [b"t" * WHOLE_BLOCK, b"after"]
+    with pytest.raises(CorruptionError):
+        wal.batch_read_for_topic("t", start_offset=1, on_corruption="raise")

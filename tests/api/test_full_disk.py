@@ -6,11 +6,11 @@ import errno
 import os
 
 import pytest
-from faults import FaultyBackend
 from helpers import EACH, LOOSE, NEVER, contents, read_all, with_faults
 
 from walrus_core import FsyncSchedule, Walrus
 from walrus_core.errors import DiskFullError, PoisonedError, StorageError, TooManyFilesError
+from walrus_core.testing import FaultyBackend
 
 GEOMETRY = {"block_size": 1 << 16, "blocks_per_segment": 8}
 SCHEDULES = [EACH, NEVER, FsyncSchedule.milliseconds(1)]

@@ -11,7 +11,6 @@ import os
 import threading
 
 import pytest
-from faults import FaultyBackend
 from helpers import EACH, NEVER, WHOLE_BLOCK, contents
 
 from walrus_core import FsyncSchedule, Walrus
@@ -19,6 +18,7 @@ from walrus_core.allocator import Allocator
 from walrus_core.errors import ClosedError, ReentrantCallError
 from walrus_core.files import LogFile
 from walrus_core.flusher import Flusher
+from walrus_core.testing import FaultyBackend
 
 SWEEP = os.environ.get("WALRUS_SWEEP") == "all"
 """With WALRUS_SWEEP=all every call inside every other is tried, at every place: some minutes."""

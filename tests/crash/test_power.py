@@ -57,7 +57,7 @@ def checkpoint_first(self: cursor.Cursor, offset: int) -> None:
 
 def lazy_checkpoint(self: cursor.Cursor, offset: int, _persist_every: int) -> None:
     """Leave the checkpoint to sync and close."""
-    self.offset = offset
+    self.ready.move(offset)
 
 
 def trusting_tail(_block: Any, _at: int) -> bool:

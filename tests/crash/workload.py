@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from random import Random
 from typing import Any
 
 from walrus_core import Walrus
 from walrus_core.backend import Capabilities
 from walrus_core.errors import DiskFullError
-
-from .oracle import TopicModel
-from .simdisk import SimDisk
+from walrus_core.testing import SimulatedDisk, TopicModel, make_payload
 
 
 class Workload:
@@ -19,6 +18,7 @@ class Workload:
     def __init__(self, random: Random) -> None:
         self.random = random
         self.steps: list[str] = []
+        self.counts: Counter[str] = Counter()
         has_memory = random.random() < 0.3
         capabilities = Capabilities(
             files=False,
@@ -28,7 +28,7 @@ class Workload:
             vectored=random.random() < 0.5,
             memory=has_memory,
         )
-        self.disk = SimDisk(random, capabilities)
+        self.disk = SimulatedDisk(random, capabilities)
         self.disk.trace = self.steps
         self.choose_options()
         self.keeps_options = random.random() < 0.7
@@ -51,6 +51,7 @@ class Workload:
         self.large_share = random.choice([0.0, 0.02, 0.1])
         # Entries of one length: what is torn off one life fits exactly behind what the next one writes.
         self.fixed_length = random.choice([None, None, random.choice([8, 40, 500, 3000])])
+        self.batch_max = 60
         self.epochs = random.choice([2, 3, 3, 5, 8])
         self.open_faults_share = random.choice([0.1, 0.35, 0.35, 0.8])
         self.power_loss_share = random.choice([0.3, 0.7, 0.7, 1.0])
@@ -94,7 +95,7 @@ class Workload:
 
     # --- steps -------------------------------------------------------------------------------
 
-    def payload(self) -> bytes:
+    def payload(self, topic: TopicModel) -> bytes:
         """Return a payload that names itself; some hold zeros or bytes of the log's own files."""
         random = self.random
         limit = self.blocks * self.block_size - 4096 - 32
@@ -106,21 +107,20 @@ class Workload:
             length = random.choice([0, random.randint(0, 60), random.randint(0, 60), random.randint(0, 6000)])
         length = min(length, limit)
         self.serial += 1
-        name = b"<%d %d>" % (self.serial, length)
         kind = random.random()
         if kind < 0.1:
             filler = bytes(length)
         elif kind < 0.2 and self.disk.names:
             data = random.choice(list(self.disk.names.values())).live
             at = random.randrange(0, max(1, len(data) - length), 8)
-            filler = bytes(data[at : at + length])
+            filler = bytes(data[at : at + length]).ljust(length, b".")
         else:
             filler = random.randbytes(length)
-        return (name + filler)[:length].ljust(length, b".")
+        return make_payload(topic.name, self.serial, length, filler)
 
     def append(self, topic: TopicModel) -> None:
         """Append one entry."""
-        data = self.payload()
+        data = self.payload(topic)
         self.note(f"append {topic.name[:2]}[{len(topic.entries)}] {len(data)} bytes")
         topic.in_doubt.append((len(topic.entries), [data]))
         try:
@@ -134,7 +134,8 @@ class Workload:
     def append_batch(self, topic: TopicModel) -> None:
         """Append a batch."""
         count = self.random.choice([1, 2, 3, self.random.randint(1, 12), self.random.randint(1, 60)])
-        batch = [self.payload() for _ in range(count)]
+        count = min(count, self.batch_max)
+        batch = [self.payload(topic) for _ in range(count)]
         self.note(f"batch {topic.name[:2]}[{len(topic.entries)}] {[len(data) for data in batch]}")
         topic.in_doubt.append((len(topic.entries), batch))
         try:
@@ -253,7 +254,7 @@ class Workload:
 
     def tick(self, _topic: TopicModel) -> None:
         """Let the flusher do what it was woken for."""
-        flusher = self.wal._engine._flusher
+        flusher: Any = self.wal._engine._flusher
         if flusher.is_woken:
             self.note("tick")
             flusher.is_woken = self.wal._engine.tick()

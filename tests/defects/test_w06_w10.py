@@ -7,7 +7,6 @@ import errno
 import threading
 
 import pytest
-from faults import FaultyBackend
 from helpers import LOOSE, NEVER, WHOLE_BLOCK, contents, wait_until
 
 from walrus_core import FsyncSchedule, Walrus
@@ -18,6 +17,7 @@ from walrus_core.errors import (
     SyncFailedError,
     WalrusError,
 )
+from walrus_core.testing import FaultyBackend
 
 
 def consume_in_batches(wal: Walrus, topic: str, max_bytes: int, **options) -> list[int]:

@@ -114,7 +114,8 @@ def test_w12_a_block_whose_header_is_lost_is_reported_and_left_alone(store):
     store.flip(name, page_at + 60)
     store.flip(name, page_at + 1536 + 60)
     wal = store.open()
-    assert [damage.kind for damage in wal.recovery_report.damages] == ["block header"]
+    assert [damage.kind for damage in wal.recovery_report.damages] == ["block header", "missing block"]
+    assert [(damage.topic, damage.end_offset) for damage in wal.recovery_report.damages][1] == ("topic-a", 1)
     assert wal.recovery_report.damages[0].at_bytes == page_at
     assert contents(wal, "topic-b") == [b"b"]
     for number in range(20):

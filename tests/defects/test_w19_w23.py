@@ -21,7 +21,7 @@ BLOCK = 16384
 
 def forged_page(segment: bytes, path: str, slot: int) -> bytes:
     """Return a header page that would be sound in ``slot``, made by someone who read the segment."""
-    header, _is_first = pages.decode_segment_header(segment[:SEGMENT_HEADER_SIZE], path)
+    header, _is_first = pages.decode_segment_header(segment[:SEGMENT_HEADER_SIZE], path, bytes(16), 1)
     key = pages.metadata_key(header.salt)
     block = pages.BlockHeader(header.sequence, slot, 1, 999, 1, 0, 0, b"forged")
     mark = pages.Mark(999, 1, 1, 8192, 50, 1000, 0, 0)

@@ -17,8 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from walrus_core import FsyncSchedule, ReadConsistency, Walrus, engine
 from walrus_core.errors import OffsetOutOfRangeError, UnknownTopicError
+from walrus_core.testing import CursorModel, TopicModel, make_payload
 
-from ..crash.oracle import CursorModel, TopicModel
 from ..crash.still import StillFlusher
 from .places import Place
 
@@ -106,18 +106,18 @@ class LogMachine(RuleBasedStateMachine):
         """Return the offset below which readers see entries: all, or with sync-each the durable ones."""
         return topic.durable if self.schedule == "each" else len(topic.entries)
 
-    def payload(self, length: int) -> bytes:
-        """Return a payload that no other entry of its length has; none is longer than a segment holds."""
+    def payload(self, topic: TopicModel, length: int) -> bytes:
+        """Return a payload that says whose it is; none is longer than a segment holds."""
         self.serial += 1
-        length = min(length, self.blocks * BLOCK_SIZE - 4096 - 32)
-        return (b"%d." % self.serial * (length // 2 + 1))[:length]
+        return make_payload(topic.name, self.serial, min(length, self.blocks * BLOCK_SIZE - 4096 - 32))
 
     # --- append ------------------------------------------------------------------------------
 
     @rule(number=st.integers(0, 3), length=st.one_of(LENGTHS, LENGTHS, LARGE))
     def append(self, number: int, length: int) -> None:
         """Append one entry."""
-        topic, data = self.topic(number), self.payload(length)
+        topic = self.topic(number)
+        data = self.payload(topic, length)
         assert self.log.append_for_topic(topic.name, data) == len(topic.entries)
         self.took(topic, [data])
 
@@ -129,7 +129,7 @@ class LogMachine(RuleBasedStateMachine):
     def append_batch(self, number: int, lengths: list[int], large: Optional[int] = None) -> None:
         """Append a batch, sometimes with an entry of several slots, sometimes of none."""
         topic = self.topic(number)
-        batch = [self.payload(length) for length in [*lengths, *([] if large is None else [large])]]
+        batch = [self.payload(topic, length) for length in [*lengths, *([] if large is None else [large])]]
         start = len(topic.entries)
         assert self.log.batch_append_for_topic(topic.name, batch) == range(start, start + len(batch))
         if batch:

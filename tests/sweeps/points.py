@@ -33,7 +33,7 @@ import walrus_core
 ENGINE = str(Path(walrus_core.__file__).parent) + os.sep
 PURE = os.path.join(ENGINE, "_pure", "")
 STATELESS = (ENGINE + "pages.py", PURE + "frames.py")
-LEFT_OUT = (ENGINE + "memory.py", PURE + "entry.py")
+LEFT_OUT = (ENGINE + "memory.py", PURE + "entry.py", os.path.join(ENGINE, "testing", ""))
 CAN_SWEEP = sys.version_info >= (3, 11)
 """Older interpreters have no table of handlers to ask."""
 

@@ -15,13 +15,12 @@ import weakref
 from collections import OrderedDict
 from typing import Any
 
-from faults import FaultyBackend, FaultyFile
-
 from walrus_core import hot, lock
 from walrus_core._pure import entry
 from walrus_core.config import Options
 from walrus_core.events import Events
 from walrus_core.memory import MemoryStore
+from walrus_core.testing import FaultyBackend, FaultyFile
 
 RLOCK = type(threading.RLock())
 LOCK = type(threading.Lock())

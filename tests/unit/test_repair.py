@@ -8,7 +8,7 @@ import json
 import random
 
 import pytest
-from faults import FaultyBackend
+from walrus_core.testing import FaultyBackend
 from helpers import LOOSE, NEVER, WHOLE_BLOCK, contents
 
 from walrus_core import CorruptionError

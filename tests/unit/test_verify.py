@@ -440,7 +440,7 @@ def test_a_cursors_db_of_another_log(memory_store, make_store):
 
 
 def test_bytes_that_cannot_be_read_are_told_apart_from_damage(memory_store):
-    from faults import FaultyBackend
+    from walrus_core.testing import FaultyBackend
 
     fill(memory_store)
     backend = FaultyBackend(memory_store.backend())
@@ -456,7 +456,7 @@ def test_bytes_that_cannot_be_read_are_told_apart_from_damage(memory_store):
 
 
 def _reads_of(store) -> list[tuple[str, int, int]]:
-    from faults import FaultyBackend
+    from walrus_core.testing import FaultyBackend
 
     backend = FaultyBackend(store.backend())
     verify_directory(backend, store.path)

@@ -1,56 +1,57 @@
 """A disk that can lose power: which bytes survive is drawn from everything a real one may keep.
 
-``SimDisk`` is the medium with its cache. It knows for every file what is durable and, in order,
-what was written since the last sync; ``after_power_loss`` draws one of the disks that a power cut
-may leave:
+``SimulatedDisk`` is the medium with its cache. It knows for every file what is durable and, in order,
+what was written since the last sync. ``power_loss_states`` goes through the disks that a power cut may
+leave now:
 
 * of every 512-byte sector, its durable bytes or any later state that it was in;
 * of the size, the durable one or any that it has had since;
-* of the names, any subset of the creations, renames and removals since the last directory sync.
+* of the names, any subset of the creations, renames and removals since the last directory sync: new
+  files gone, removed files back.
 
 ``after_death`` is the same disk after the death of the process only: nothing is lost.
-``SimBackend`` is the seam of the core onto it. An armed disk counts the operations that change
-something and raises ``PowerLoss`` at a chosen one, before or after its effect; from then on the
-backend is dead: whatever the core still tries changes nothing.
+
+``SimulatedBackend`` is the seam of the core onto it, with every optional capability. For the author of
+a backend it shows what each method may and may not promise: ``write_at`` and ``reserve`` change only the
+cache, ``sync`` makes one file durable and not its name, ``sync_dir`` names and no bytes, a failed sync
+leaves a cache that lies until it is dropped. A log that survives here does not rely on more.
+
+An armed disk counts the operations that change something and raises ``PowerLoss`` at a chosen one,
+before, within or after its effect; from then on it is dead: whatever the core still tries changes
+nothing. Everything random comes from the ``Random`` that the disk was given, so a seed replays.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
 from typing import Any, Optional
 
 from walrus_core.backend import BACKEND_API, Buffer, Capabilities, SegmentFile
+from walrus_core.testing.inode import ALL, NONE, PAGE, PATTERNS, Inode, Naming, rename_in, surviving
 
-from .inode import PAGE, Inode, surviving
+EVERYTHING = Capabilities(
+    files=False, discard=True, drop_cache=True, vectored=True, memory=True, durable_writes=True
+)
+"""All that a simulated disk can do. A log that writes through windows takes no other way: leave ``memory``
+out to see its writes."""
 
 
 class PowerLoss(BaseException):
     """The machine stopped here. No ``except Exception`` of the core may hold it up."""
 
 
-Naming = tuple[str, str, Optional[Inode]]
-"""("create", path, inode), ("remove", path, None) or ("rename", "old\\0new", None)."""
+class SimulatedDisk:
+    """A directory tree with its cache, and the faults that wait in it.
 
+    The counts of ``..._in`` fall with each call; the call that brings one to 0 fails, and all later
+    ones where ``faults_stay``.
+    """
 
-def rename_in(names: dict[str, Inode], naming: Naming) -> None:
-    kind, path, inode = naming
-    if kind == "create" and inode is not None:
-        names[path] = inode
-    elif kind == "remove":
-        names.pop(path, None)
-    elif kind == "rename":
-        old, new = path.split("\0")
-        if old in names:
-            names[new] = names.pop(old)
-
-
-class SimDisk:
-    """A directory tree with its cache, and the fault that waits in it."""
-
-    def __init__(self, random: Random, capabilities: Capabilities) -> None:
+    def __init__(self, random: Random, capabilities: Capabilities = EVERYTHING) -> None:
+        """``capabilities`` is what the backends on this disk declare."""
         self.random = random
         self.capabilities = capabilities
         self.writes_durably = False
@@ -58,39 +59,61 @@ class SimDisk:
         self.names: dict[str, Inode] = {}
         self.durable_names: dict[str, Inode] = {}
         self.namings: list[Naming] = []
+        self.watcher: Optional[Callable[[str], None]] = None
+        """Called before every operation that changes something, with its description."""
         self.fuse: Optional[int] = None
         """Operations until the machine stops; None: it does not."""
         self.full_for = 0
         """So many of the next requests for space fail."""
+        self.capacity_bytes: Optional[int] = None
+        """Files cannot grow beyond this together; None: they can."""
         self.writes_need_space = False
-        """Writes are such requests too: this file system allocates late."""
+        """Writes are requests for space too: this file system allocates late."""
         self.write_fails_in: Optional[int] = None
-        """Writes until one of them fails for good; None: none does."""
+        """Writes until one of them fails for good, with its first bytes written; None: none does."""
         self.sync_fails_in: Optional[int] = None
         """Syncs until one of them fails; None: none does."""
+        self.read_lies_in: Optional[int] = None
+        """Reads until one of them returns a flipped bit; None: none does."""
+        self.faults_stay = False
+        """A fault that has come stays."""
         self.is_dead = False
         self.trace: list[str] = []
 
-    def _copy(self) -> SimDisk:
-        return SimDisk(self.random, self.capabilities)
+    def _copy(self) -> SimulatedDisk:
+        return SimulatedDisk(self.random, self.capabilities)
 
-    def after_power_loss(self) -> SimDisk:
-        """Return one of the disks that a power cut may leave now."""
-        random = self.random
-        disk = self._copy()
+    # --- what is left ------------------------------------------------------------------------
+
+    def after_power_loss(
+        self, pattern: Optional[str] = None, random: Optional[Random] = None
+    ) -> SimulatedDisk:
+        """Return one of the disks that a power cut may leave now.
+
+        ``pattern`` is one of ``PATTERNS``, or None for a draw of its own for each file. ``random``
+        (default: the disk's) is drawn from, and is that of the new disk.
+        """
+        random = self.random if random is None else random
+        disk = SimulatedDisk(random, self.capabilities)
         names = dict(self.durable_names)
-        share = random.choice([0.0, 0.5, 1.0])
+        share = {NONE: 0.0, ALL: 1.0}.get(pattern or "", random.choice([0.0, 0.5, 1.0]))
         for naming in self.namings:
             if random.random() < share:
                 rename_in(names, naming)
         for path, inode in names.items():
-            after = Inode()
-            after.durable = surviving(random, inode)
-            after.live = bytearray(after.durable)
-            disk.names[path] = disk.durable_names[path] = after
+            disk.names[path] = disk.durable_names[path] = inode.after_power_loss(random, pattern)
         return disk
 
-    def after_death(self) -> SimDisk:
+    def power_loss_states(self, count: int, random: Optional[Random] = None) -> Iterator[SimulatedDisk]:
+        """Go through ``count`` disks that a power cut may leave now: each pattern, then random ones."""
+        for place in range(count):
+            yield self.after_power_loss(PATTERNS[place] if place < len(PATTERNS) else None, random)
+
+    def digest(self) -> int:
+        """Return a digest of what is durable; not the same in each process."""
+        return hash(tuple(sorted((path, inode.digest()) for path, inode in self.durable_names.items())))
+
+    def after_death(self) -> SimulatedDisk:
         """Return the disk after the death of the process: the cache is kept, or written back in part."""
         disk = self._copy()
         disk.names, disk.durable_names, disk.namings = self.names, self.durable_names, self.namings
@@ -116,10 +139,13 @@ class SimDisk:
         """Carry out one operation, unless the machine stops at it.
 
         ``partly`` is the effect that an operation has if the machine stops in the middle of it.
+        Raises: PowerLoss: the machine stopped, now or before.
         """
         if self.is_dead:
             raise PowerLoss(what)
         self.trace.append(what)
+        if self.watcher is not None:
+            self.watcher(what)
         if self.fuse is None:
             effect()
             return
@@ -136,46 +162,65 @@ class SimDisk:
             partly()
         raise PowerLoss(what)
 
-    def take_space(self) -> None:
-        """Raises: OSError: the disk is full."""
-        if self.full_for and not self.is_dead:
-            self.full_for -= 1
+    def _comes(self, name: str) -> bool:
+        """Count one call of a kind. Returns: whether its fault has come."""
+        left: Optional[int] = getattr(self, name)
+        if left is None or self.is_dead:
+            return False
+        setattr(self, name, max(left - 1, 0))
+        if left > 1:
+            return False
+        if not self.faults_stay:
+            setattr(self, name, None)
+        return True
+
+    def take_space(self, growth_bytes: int = 0) -> None:
+        """Raises: OSError: the disk is full, or would be."""
+        if self.is_dead:
+            return
+        is_full = self.full_for > 0
+        if self.capacity_bytes is not None and growth_bytes > 0:
+            used = sum(len(inode.live) for inode in self.names.values())
+            is_full = is_full or used + growth_bytes > self.capacity_bytes
+        if is_full:
+            self.full_for = max(self.full_for - (not self.faults_stay), 0)
             self.trace.append("disk full")
             raise OSError(errno.ENOSPC, "no space left")
 
     def check_write(self, partly: Callable[[int], None], at: int, length: int) -> None:
         """Raises: OSError: the write fails, with its first bytes written: whole pages on a full disk."""
-        if self.is_dead:
-            return
-        if self.write_fails_in is not None:
-            self.write_fails_in -= 1
-            if self.write_fails_in <= 0:
-                self.write_fails_in = None
-                self.trace.append("write fails")
-                partly(self.random.randint(0, length))
-                raise OSError(errno.EIO, "input/output error")
-        if self.full_for and self.writes_need_space:
+        if self._comes("write_fails_in"):
+            self.trace.append("write fails")
+            partly(self.random.randint(0, length))
+            raise OSError(errno.EIO, "input/output error")
+        if self.full_for and self.writes_need_space and not self.is_dead:
             partly(self.random.choice([0, *range(-at % PAGE, length, PAGE)]))
             self.take_space()
 
+    def lie(self, data: bytes) -> bytes:
+        """Return what a read hands out for these bytes: them, or a lie of one bit."""
+        if not data or not self._comes("read_lies_in"):
+            return data
+        self.trace.append("a read lies")
+        lying = bytearray(data)
+        lying[self.random.randrange(len(data))] ^= 1 << self.random.randrange(8)
+        return bytes(lying)
+
     def sync(self, path: str, inode: Inode) -> None:
         """Sync one file, or fail and leave it in the state that Linux leaves it in."""
-        if self.sync_fails_in is not None and not self.is_dead:
-            self.sync_fails_in -= 1
-            if self.sync_fails_in <= 0:
-                self.sync_fails_in = None
-                self.trace.append(f"sync {path} fails")
-                inode.durable = surviving(self.random, inode)
-                inode.changes.clear()
-                inode.lies = True
-                raise OSError(errno.EIO, "input/output error")
+        if self._comes("sync_fails_in"):
+            self.trace.append(f"sync {path} fails")
+            inode.settle(surviving(self.random, inode))
+            inode.lies = True
+            raise OSError(errno.EIO, "input/output error")
         self.change(f"sync {path}", inode.sync)
 
 
-class SimFile:
+class SimulatedFile:
     """One open file of a disk."""
 
-    def __init__(self, disk: SimDisk, path: str, inode: Inode) -> None:
+    def __init__(self, disk: SimulatedDisk, path: str, inode: Inode) -> None:
+        """``inode`` outlives the name: a file that is removed while open can still be read."""
         self._disk = disk
         self._path = os.path.basename(path)
         self.inode = inode
@@ -197,20 +242,21 @@ class SimFile:
         if self._disk.is_dead:
             raise PowerLoss("read")
         self._check(at_bytes, length_bytes)
-        return bytes(self.inode.live[at_bytes : at_bytes + length_bytes])
+        return self._disk.lie(bytes(self.inode.live[at_bytes : at_bytes + length_bytes]))
 
     def write_at(self, at_bytes: int, data: Buffer) -> None:
         """Write all of ``data`` into the cache."""
         self._check(at_bytes, len(data))
         disk, whole = self._disk, bytes(data)
         part = whole[: disk.random.randint(0, len(whole))] if disk.fuse == 1 else b""
-        write = self.inode.write_durably if disk.writes_durably else self.inode.write
         disk.check_write(lambda length: self.inode.write(at_bytes, whole[:length]), at_bytes, len(whole))
         disk.change(
             f"write {self._path} {at_bytes}+{len(whole)}",
-            lambda: write(at_bytes, whole),
+            lambda: self.inode.write(at_bytes, whole),
             lambda: self.inode.write(at_bytes, part),
         )
+        if disk.writes_durably:
+            disk.change(f"write through {self._path}", lambda: self.inode.write_durably(at_bytes, whole))
 
     def write_many(self, writes: Sequence[tuple[int, Sequence[Buffer]]]) -> None:
         """Write several extents, in any order."""
@@ -224,8 +270,8 @@ class SimFile:
 
     def reserve(self, at_bytes: int, length_bytes: int) -> None:
         """Grow the file where the range ends beyond it."""
-        self._disk.take_space()
         end = at_bytes + length_bytes
+        self._disk.take_space(end - len(self.inode.live))
         self._disk.change(f"reserve {self._path} {at_bytes}+{length_bytes}", lambda: self.inode.grow(end))
 
     def discard(self, at_bytes: int, length_bytes: int) -> None:
@@ -253,18 +299,23 @@ class SimFile:
         """Nothing to release."""
 
 
-class SimBackend:
-    """The seam of the core onto a ``SimDisk``; one instance for one open."""
+class SimulatedBackend:
+    """The seam of the core onto a ``SimulatedDisk``; one instance for one open.
 
-    name = "sim"
+    Give it to a log as ``Walrus(path, backend=SimulatedBackend(disk))``; ``disk.writes_durably`` says
+    whether it was made with ``durable_writes=True``.
+    """
+
+    name = "simulated"
     api = BACKEND_API
 
-    def __init__(self, disk: SimDisk) -> None:
+    def __init__(self, disk: SimulatedDisk) -> None:
+        """The disk outlives the backend."""
         self.disk = disk
 
     @property
     def capabilities(self) -> Capabilities:
-        """No real files; a cache that can be dropped."""
+        """What the disk was made with."""
         return self.disk.capabilities
 
     def make_directory(self, path: str) -> None:
@@ -279,12 +330,12 @@ class SimBackend:
         """Create a file of zeros that must not exist."""
         if path in self.disk.names:
             raise FileExistsError(errno.EEXIST, "file exists", path)
-        self.disk.take_space()
+        self.disk.take_space(size_bytes)
         inode = Inode()
         naming: Naming = ("create", path, inode)
         self._name(f"create {os.path.basename(path)}", naming)
         inode.grow(size_bytes)
-        return SimFile(self.disk, path, inode)
+        return SimulatedFile(self.disk, path, inode)
 
     def open(self, path: str) -> SegmentFile:
         """Open an existing file."""
@@ -293,7 +344,7 @@ class SimBackend:
         inode = self.disk.names.get(path)
         if inode is None:
             raise FileNotFoundError(errno.ENOENT, "no such file", path)
-        return SimFile(self.disk, path, inode)
+        return SimulatedFile(self.disk, path, inode)
 
     def rename(self, old_path: str, new_path: str) -> None:
         """Rename a file."""

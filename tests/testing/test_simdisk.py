@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from functools import partial
 from random import Random
 
 import pytest
 
 from walrus_core.backend import Capabilities
-
-from .inode import SECTOR, Inode, surviving
-from .simdisk import PowerLoss, SimBackend, SimDisk, SimFile
+from walrus_core.testing import PowerLoss, SimulatedBackend, SimulatedDisk, SimulatedFile
+from walrus_core.testing.inode import SECTOR, Inode, surviving
 
 DRAWS = 400
 SIZE = 4 * SECTOR
 
 
-def new_disk(seed: int = 1) -> SimDisk:
-    return SimDisk(Random(seed), Capabilities(files=False, discard=True, drop_cache=True, memory=True))
+def new_disk(seed: int = 1) -> SimulatedDisk:
+    return SimulatedDisk(Random(seed), Capabilities(files=False, discard=True, drop_cache=True, memory=True))
 
 
-def synced_file(disk: SimDisk) -> SimFile:
+def synced_file(disk: SimulatedDisk) -> SimulatedFile:
     """Return a file of ones that is durable, with its name."""
-    backend = SimBackend(disk)
+    backend = SimulatedBackend(disk)
     file = backend.create("/d/f", size_bytes=SIZE)
-    assert isinstance(file, SimFile)
+    assert isinstance(file, SimulatedFile)
     file.write_at(0, b"1" * SIZE)
     file.sync()
     backend.sync_dir("/d")
     return file
 
 
-def contents(disk: SimDisk) -> set[bytes]:
+def contents(disk: SimulatedDisk) -> set[bytes]:
     """Return what power cuts may leave of the file."""
     return {bytes(disk.after_power_loss().names["/d/f"].live) for _ in range(DRAWS)}
 
@@ -61,7 +62,7 @@ def test_a_sector_never_has_a_later_write_without_the_earlier_one() -> None:
 
 def test_names_are_lost_until_the_directory_is_synced() -> None:
     disk = new_disk()
-    backend = SimBackend(disk)
+    backend = SimulatedBackend(disk)
     synced_file(disk)
     backend.create("/d/new", size_bytes=SIZE).sync()
     backend.remove("/d/f")
@@ -133,3 +134,76 @@ def test_a_durable_write_is_durable_and_nothing_else() -> None:
     middle = b"2" * 5 + b"3" + b"2" * (SECTOR - 6)
     assert {data[SECTOR : 2 * SECTOR] for data in found} == {middle}
     assert {data[:1] for data in found} == {b"\0", b"2"}
+
+
+def test_states_go_through_the_patterns_first() -> None:
+    disk = new_disk()
+    file = synced_file(disk)
+    for sector in range(4):
+        file.write_at(sector * SECTOR, b"2" * SECTOR)
+    none, whole, in_order, reverse = (
+        bytes(state.names["/d/f"].live[::SECTOR]) for state in disk.power_loss_states(4)
+    )
+    assert (none, whole) == (b"1111", b"2222")
+    assert in_order == in_order.replace(b"1", b"").ljust(4, b"1")
+    assert reverse == reverse.replace(b"1", b"").rjust(4, b"1")
+    assert len(list(disk.power_loss_states(20))) == 20
+
+
+def test_what_is_torn_is_the_last_write_in_order() -> None:
+    disk = new_disk()
+    file = synced_file(disk)
+    file.write_at(0, b"2" * SIZE)
+    found = {bytes(disk.after_power_loss("in order").names["/d/f"].live[::SECTOR]) for _ in range(DRAWS)}
+    assert found == {b"1111", b"2111", b"2211", b"2221", b"2222"}
+
+
+def test_disks_share_no_bytes_that_change() -> None:
+    disk = new_disk()
+    file = synced_file(disk)
+    left = disk.after_power_loss()
+    file.write_at(0, b"2" * SIZE)
+    file.sync()
+    SimulatedBackend(left).open("/d/f").write_at(0, b"3")
+    later = left.after_power_loss("all")
+    assert bytes(left.durable_names["/d/f"].durable) == b"1" * SIZE
+    assert bytes(later.names["/d/f"].live) == b"3" + b"1" * (SIZE - 1)
+    assert bytes(disk.names["/d/f"].live) == b"2" * SIZE
+    assert later.digest() != left.digest() == left.after_power_loss("none").digest()
+
+
+@pytest.mark.parametrize("stays", [False, True])
+def test_faults_come_once_or_stay(stays: bool) -> None:
+    disk = new_disk()
+    file = synced_file(disk)
+    disk.faults_stay = stays
+    disk.write_fails_in, disk.sync_fails_in, disk.read_lies_in = 2, 2, 2
+    for call in (partial(file.write_at, 0, b"4"), file.sync):
+        call()
+        with pytest.raises(OSError, match="input/output"):
+            call()
+        with pytest.raises(OSError, match="input/output") if stays else nullcontext():
+            call()
+    reads = [bytes(file.read_at(SECTOR, SECTOR)) == b"1" * SECTOR for _ in range(3)]
+    assert reads == [True, False, not stays]
+
+
+def test_a_disk_has_a_capacity() -> None:
+    disk = new_disk()
+    file = synced_file(disk)
+    disk.capacity_bytes = SIZE + 100
+    file.reserve(SIZE, 100)
+    with pytest.raises(OSError, match="space"):
+        file.reserve(SIZE, 101)
+    with pytest.raises(OSError, match="space"):
+        SimulatedBackend(disk).create("/d/g", size_bytes=1)
+
+
+def test_a_removed_file_comes_back_until_the_directory_is_synced() -> None:
+    disk = new_disk()
+    backend = SimulatedBackend(disk)
+    synced_file(disk)
+    backend.remove("/d/f")
+    assert [len(disk.after_power_loss(pattern).names) for pattern in ("none", "all")] == [1, 0]
+    with pytest.raises(FileNotFoundError):
+        backend.open("/d/f")
