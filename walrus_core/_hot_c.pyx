@@ -448,6 +448,27 @@ cdef bytes _run_of(
     return run
 
 
+# --- memory that is used within one call ---------------------------------------------------
+
+
+cdef uint8_t* _scratch = NULL
+cdef size_t _scratch_size = 0
+
+
+cdef int _make_scratch(size_t size) except -1:
+    """Make the scratch memory of the process hold ``size`` bytes; used with the GIL held all along."""
+    global _scratch, _scratch_size
+    if size <= _scratch_size:
+        return 0
+    PyMem_Free(_scratch)
+    _scratch_size = 0
+    _scratch = <uint8_t*> PyMem_Malloc(size)
+    if _scratch == NULL:
+        raise MemoryError()
+    _scratch_size = size
+    return 0
+
+
 # --- decode ---------------------------------------------------------------------------------
 
 include "_decode_c.pxi"

@@ -1,24 +1,6 @@
 # The append path of one block: a part of ``_hot_c.pyx``, included there, with its names and rules.
 
 
-cdef uint8_t* _scratch = NULL
-cdef size_t _scratch_size = 0
-
-
-cdef int _make_scratch(size_t size) except -1:
-    """Make the scratch memory of the process hold ``size`` bytes; used with the GIL held all along."""
-    global _scratch, _scratch_size
-    if size <= _scratch_size:
-        return 0
-    PyMem_Free(_scratch)
-    _scratch_size = 0
-    _scratch = <uint8_t*> PyMem_Malloc(size)
-    if _scratch == NULL:
-        raise MemoryError()
-    _scratch_size = size
-    return 0
-
-
 cdef int _write_all(
         int descriptor, const uint8_t* head, size_t head_size, const uint8_t* payload, size_t length,
         size_t padding, uint64_t position, bint is_quick) except -1:

@@ -103,12 +103,12 @@ def encode_segment_header(header: SegmentHeader) -> bytes:
 
 
 def decode_segment_header(
-    data: Buffer, path: str, log_id: bytes, sequence: int
+    data: Buffer, path: str, log_id: Optional[bytes] = None, sequence: Optional[int] = None
 ) -> tuple[Optional[SegmentHeader], bool]:
     """Return (header, whether it is the first of the two); header None if neither is sound.
 
-    One of this log and this sequence goes before another one: a sector that was meant for another place
-    is sound, too.
+    One of this log and this sequence, where they are given, goes before another one: a sector that was
+    meant for another place is sound, too.
     Raises: UnsupportedVersionError: sound, but of a newer version or with unknown features.
     """
     other: Optional[SegmentHeader] = None

@@ -8,7 +8,6 @@ import json
 import random
 
 import pytest
-from walrus_core.testing import FaultyBackend
 from helpers import LOOSE, NEVER, WHOLE_BLOCK, contents
 
 from walrus_core import CorruptionError
@@ -16,6 +15,7 @@ from walrus_core import format as fmt
 from walrus_core.errors import StorageError
 from walrus_core.findings import DAMAGE, REBUILD
 from walrus_core.repair import DONE_NAME, FOLDER_PREFIX, MANIFEST_NAME, carry_out, plan_repair
+from walrus_core.testing import FaultyBackend
 from walrus_core.verify import verify_directory
 
 NOON_S = 1_800_000_000.0
