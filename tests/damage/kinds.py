@@ -18,12 +18,14 @@ PAGE = 4096
 
 @frozen
 class Damaged:
-    """A damaged directory. ``may_refuse``: so much is gone that it need not open."""
+    """A damaged directory. ``may_refuse``: so much is gone that it need not open. ``takes_header``: perhaps
+    both copies of a block's header are gone."""
 
     kind: str
     files: Files
     ranges: Ranges
     may_refuse: bool = False
+    takes_header: bool = False
 
 
 def patched(files: Files, path: str, at: int, data: bytes) -> Files:
@@ -78,7 +80,11 @@ def swapped_sectors(reference: Reference, random: Random) -> Damaged:
     here = reference.files[path][at : at + SECTOR]
     files = patched(reference.files, path, at, reference.files[other][there : there + SECTOR])
     files = patched(files, other, there, here)
-    return Damaged("swapped sectors", files, [(path, at, at + SECTOR), (other, there, there + SECTOR)])
+    # Both in one page of cursors.db may be the identity and its copy.
+    is_page = path == other and at // PAGE == there // PAGE
+    is_shared = is_page and path.endswith("cursors.db")
+    ranges = [(path, at, at + SECTOR), (other, there, there + SECTOR)]
+    return Damaged("swapped sectors", files, ranges, may_refuse=is_shared, takes_header=is_page)
 
 
 def misdirected_sector(reference: Reference, random: Random) -> Damaged:

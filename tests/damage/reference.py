@@ -53,6 +53,8 @@ class Reference:
     cursors: dict[tuple[str, str], int]
     frames: dict[tuple[str, int], Frame]
     options: dict[str, Any]
+    is_killed: bool
+    """As a killed process left it."""
 
     @property
     def size_bytes(self) -> int:
@@ -165,7 +167,9 @@ def build(state: str, checksum: str, seed: int = 1) -> Reference:
         for offset, data in enumerate(known)
         if len(data) >= 32
     }
-    return Reference(files, older, foreign, entries, ends, durable, cursors, frames, options)
+    return Reference(
+        files, older, foreign, entries, ends, durable, cursors, frames, options, state == "killed"
+    )
 
 
 def locate(files: Files, payload: bytes) -> Frame:

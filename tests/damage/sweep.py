@@ -19,7 +19,7 @@ THOROUGH_EACH = 16
 
 NOT_KILLED = (spliced_slot, swapped_slots)
 """Not on what a killed process leaves: a block that nobody marked is vouched for by its header page alone.
-Where the whole slot holds something else, nothing says that it was ever there."""
+Where that is gone with its copy, nothing says that the block was ever there; see also ``takes_header``."""
 
 reference = cache(build)
 
@@ -89,6 +89,8 @@ def _draw(
     found: Reference, kind: Callable[[Reference, Random], Damaged], random: Random, counts: Counter[str]
 ) -> None:
     damaged = kind(found, random)
+    if damaged.takes_header and found.is_killed:
+        return
     counts["directories"] += 1
     thorough = counts["directories"] % THOROUGH_EACH == 0
     try:

@@ -11,9 +11,9 @@ from unittest import mock
 
 import pytest
 
-from walrus_core import hot, recovery
+from walrus_core import hot
 from walrus_core.cursorfile import CursorFile
-from walrus_core.types import Damage
+from walrus_core.engine import Engine
 
 from .reference import CHECKSUMS, STATES, build
 from .sweep import flip_one_bit_each, reference, run_kinds, structured
@@ -54,8 +54,8 @@ def test_a_directory_is_what_it_says_it_is() -> None:
     assert {path.rpartition(".")[2] for path in found.files} == {"db", "wal"}
 
 
-def unreported(*_facts: object) -> Damage:
-    return Damage(kind="something else", path="elsewhere", at_bytes=0)
+def forgetful(_self: Engine, _topic: object) -> None:
+    """Close without a note of where the topic ends."""
 
 
 def refusing(self: CursorFile, _page: object, number: int) -> None:
@@ -63,7 +63,7 @@ def refusing(self: CursorFile, _page: object, number: int) -> None:
 
 
 MUTANTS = {
-    "a missing end is not reported": (recovery, "_missing_end", unreported),
+    "a close forgets where topics end": (Engine, "_mark_clean", forgetful),
     "a stained page refuses the log": (CursorFile, "_check_unowned", refusing),
 }
 
@@ -77,5 +77,9 @@ def damage_all() -> None:
 def test_a_broken_engine_is_noticed(name: str) -> None:
     """Damage that is not reported, and a directory that is refused for it, fail the examination."""
     target, attribute, replacement = MUTANTS[name]
-    with mock.patch.object(target, attribute, replacement), pytest.raises(AssertionError):
-        damage_all()
+    reference.cache_clear()
+    try:
+        with mock.patch.object(target, attribute, replacement), pytest.raises(AssertionError):
+            damage_all()
+    finally:
+        reference.cache_clear()
