@@ -83,7 +83,7 @@ class Engine:
             if self.backend.capabilities.files
             else ("memory", id(self._store()), os.path.normpath(directory))
         )
-        self._lock = DirectoryLock(directory, identity)
+        self._lock = DirectoryLock(directory, identity, self.gate.warn)
         names = sorted(self._call_directory("list", lambda: self.backend.list(directory)))
         recovered = recover(self.files, directory, names, new_log_id(self.options.random_bytes))
         self.cursors = recovered.cursors
