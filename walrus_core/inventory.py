@@ -40,6 +40,12 @@ class Inventory:
     """Slots whose lease a crash tore: no mark says that anything in them was ever durable."""
     highest_sequence: int = 0
 
+    @property
+    def in_use(self) -> tuple[list[Segment], int, int]:
+        """The segments, the highest number that a file name has, the highest sequence of a sound block."""
+        highest_block = max((item.block.sequence for item in self.found), default=0)
+        return self.segments, self.highest_sequence, highest_block
+
 
 def segment_names(names: list[str]) -> dict[int, str]:
     """Return the names of segment files by sequence."""
@@ -139,5 +145,7 @@ def _fits(header: pages.BlockHeader, segment: Segment, slot: int) -> bool:
     return (
         header.segment_sequence == segment.sequence
         and header.slot == slot
+        # No block is larger than the largest frame needs.
+        and (header.slots - 1) * segment.header.block_size_bytes < fmt.PAGE_SIZE + fmt.FRAME_BYTES_MAX
         and slot + header.slots <= segment.header.slot_count
     )
