@@ -105,13 +105,19 @@ def read_blocks(segment: Segment, inventory: Inventory) -> None:
     segment.quarantined.clear()
     slot = 0
     while slot < segment.header.slot_count:
+        at = segment.slot_at(slot)
+        # A file that is one large hole may say that it has any number of slots.
+        data_at = segment.file.skip_hole(at)
+        if data_at >= at + fmt.PAGE_SIZE:
+            first, slot = slot, max(slot + 1, segment.slot_of(data_at))
+            segment.free.update(range(first, min(slot, segment.header.slot_count)))
+            continue
         page = bytes(segment.read_page(slot))
         if is_zero(page):
             segment.free.add(slot)
             slot += 1
             continue
         header, is_first = pages.decode_block_header(page, segment.key)
-        at = segment.slot_at(slot)
         was_marked = not is_zero(page[fmt.MARK_AT[0] :])
         if header is None or not _fits(header, segment, slot):
             if was_marked:

@@ -58,6 +58,10 @@ class Segment:
         """Position of a slot in the file."""
         return self.header.slot_at(slot)
 
+    def slot_of(self, at_bytes: int) -> int:
+        """The slot in which a position of the file lies; that may be behind the last."""
+        return (at_bytes - fmt.SEGMENT_HEADER_SIZE) // self.header.block_size_bytes
+
     def adjacent_free(self, count: int) -> Optional[int]:
         """Return the first of ``count`` adjacent free slots, or None."""
         if count == 1:
