@@ -24,6 +24,9 @@ from .craft import LOG_ID, SALT, frame
 pytestmark = [
     pytest.mark.skipif(os.name == "nt", reason="sparse files and limits are POSIX's"),
     pytest.mark.timeout(120),
+    pytest.mark.skipif(
+        "WALRUS_SANITIZED" in os.environ, reason="AddressSanitizer needs more memory than a child gets here"
+    ),
 ]
 MEMORY_BYTES = 150 << 20
 SECONDS = 20
