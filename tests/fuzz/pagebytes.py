@@ -8,7 +8,7 @@ from walrus_core.errors import UnsupportedVersionError
 from walrus_core.hot import FNV_BASIS
 
 from .bytesource import Source
-from .craft import SALT, reseal, reseal_block, reseal_cursor_page, reseal_segment
+from .craft import LOG_ID, SALT, reseal, reseal_block, reseal_cursor_page, reseal_segment
 
 KEY = pages.metadata_key(SALT)
 KINDS = ("segment", "block", "cursors", "page")
@@ -30,7 +30,7 @@ def _segment(source: Source, seals: bool) -> None:
         reseal(area, 0, fmt.SEGMENT_HEADER_USED, FNV_BASIS)
     for whole in (area, area[:100], bytes(fmt.SEGMENT_COPY_AT) + area):
         try:
-            header, is_first = pages.decode_segment_header(whole, "path")
+            header, is_first = pages.decode_segment_header(whole, "path", LOG_ID, 1)
         except UnsupportedVersionError:
             continue
         if header is None:
@@ -40,7 +40,7 @@ def _segment(source: Source, seals: bool) -> None:
         assert header.slot_at(header.slot_count) == header.size_bytes and header.sequence <= 2**63
         again = bytearray(pages.encode_segment_header(header))
         reseal_segment(again)
-        assert pages.decode_segment_header(again, "path") == (header, True)
+        assert pages.decode_segment_header(again, "path", LOG_ID, 1) == (header, True)
 
 
 def _block(source: Source, seals: bool) -> None:
