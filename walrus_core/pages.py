@@ -116,26 +116,14 @@ def decode_segment_header(
     for at in (0, fmt.SEGMENT_COPY_AT):
         if not _is_sound(data, at, fmt.SEGMENT_HEADER_USED, FNV_BASIS):
             continue
-        (
-            magic,
-            version,
-            _z,
-            incompatible,
-            read_only,
-            found_id,
-            found_sequence,
-            size,
-            slots,
-            algorithm,
-            _z2,
-            salt,
-            created,
-        ) = _SEGMENT.unpack_from(data, at)
+        fields = _SEGMENT.unpack_from(data, at)
+        magic, version, _z, incompatible, read_only = fields[:5]
+        found_id, found_sequence, size, slots, algorithm, _z2, salt, created = fields[5:]
         if magic != fmt.SEGMENT_MAGIC:
             continue
         if version > fmt.VERSION or incompatible or read_only:
             raise UnsupportedVersionError(path=path, found=version, supported=fmt.VERSION)
-        if sequence > fmt.NUMBER_MAX or not _is_plausible(size, slots, algorithm):
+        if found_sequence > fmt.NUMBER_MAX or not _is_plausible(size, slots, algorithm):
             continue
         header = SegmentHeader(found_id, found_sequence, size, slots, algorithm, salt, created)
         if (found_id, found_sequence) == (log_id, sequence):

@@ -233,7 +233,9 @@ def test_the_choice_of_blocks_is_linear(kind):
     count = 20_000
     found = []
     for number in range(1, count + 1):
-        header = SimpleNamespace(previous_sequence={"marked": 0, "followers": 1, "chain": number - 1}[kind])
+        header = SimpleNamespace(
+            previous_sequence={"marked": 0, "followers": min(1, number - 1), "chain": number - 1}[kind]
+        )
         block = SimpleNamespace(sequence=number, header=header, first_offset=number)
         mark = pages.Mark(number, 1, 0, 4096, 0, 0, 0, 0) if kind == "marked" or number == 1 else None
         found.append(Found(block, mark))

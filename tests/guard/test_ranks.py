@@ -66,7 +66,7 @@ RANKS = {
     "walrus_core.overlay": 3,
     "walrus_core.findings": 2,
     "walrus_core.copies": 7,
-    "walrus_core.mend": 9,
+    "walrus_core.mend": 10,
     "walrus_core.look": 10,
     "walrus_core.verify": 11,
     "walrus_core.livecheck": 12,
