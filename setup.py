@@ -2,7 +2,8 @@
 
 WALRUS_DISABLE_EXT=1   build the pure wheel (py3-none-any)
 WALRUS_REQUIRE_EXT=1   a compiled module that cannot be built is an error (CI and released wheels)
-neither                try; without a compiler warn and install the pure twin, which is complete but slow
+WALRUS_SANITIZE=1      with AddressSanitizer and UndefinedBehaviorSanitizer, for `tox -e sanitize` alone
+none of these          try; without a compiler warn and install the pure twin, which is complete but slow
 """
 
 import os
@@ -14,6 +15,8 @@ from setuptools.command.build_ext import build_ext
 
 SOURCES = ("walrus_core/_hot_c.pyx", "walrus_core/_front_c.pyx")
 DISABLED = os.environ.get("WALRUS_DISABLE_EXT") == "1"
+SANITIZED = os.environ.get("WALRUS_SANITIZE") == "1"
+SANITIZERS = "-fsanitize=address,undefined"
 REQUIRED = os.environ.get("WALRUS_REQUIRE_EXT") == "1"
 
 
@@ -28,6 +31,9 @@ class BuildExt(build_ext):
         # No -march: CPU features are chosen at run time, so that one wheel serves every machine.
         msvc = self.compiler.compiler_type == "msvc"
         ext.extra_compile_args = ["/O2"] if msvc else ["-O3"]
+        if SANITIZED:
+            ext.extra_compile_args = ["-O1", "-g", "-fno-omit-frame-pointer", SANITIZERS]
+            ext.extra_link_args = [SANITIZERS]
         try:
             super().build_extension(ext)
         except Exception as error:

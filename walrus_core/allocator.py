@@ -17,7 +17,7 @@ from attrs import frozen
 from walrus_core import format as fmt
 from walrus_core.config import Options
 from walrus_core.cursorfile import LOG_PAGE, CursorFile
-from walrus_core.errors import EntryTooLargeError, WalrusError
+from walrus_core.errors import EntryTooLargeError, StorageError, WalrusError
 from walrus_core.files import FileCache
 from walrus_core.pages import SegmentHeader
 from walrus_core.segment import Segment, create_segment, remove_segment
@@ -71,14 +71,20 @@ class Allocator:
         """Highest segment sequence that any file name in the directory has had."""
         self._next_block = 0
         self._reserved_blocks = 0
-        self._unwiped: list[tuple[Segment, int, int]] = []
+        self._unwiped: dict[tuple[Segment, int, int], None] = {}
         """(segment, slot, slots) given up, header page not durably zero yet."""
 
-    def start(self, segments: list[Segment], highest_sequence: int) -> None:
-        """Take over what recovery found."""
+    def start(self, segments: list[Segment], highest_sequence: int, highest_block: int) -> None:
+        """Take over what recovery found.
+
+        ``highest_block`` is the highest block sequence in the segments. It lies below the reservation,
+        unless cursors.db is an older one than the segments: a block that follows one of a higher
+        sequence would be no block for the next open.
+        """
         self.segments = {segment.sequence: segment for segment in segments}
         self.highest_sequence = highest_sequence
-        self._next_block = self._reserved_blocks = self._cursors.pages[LOG_PAGE].state.offset
+        reserved = self._cursors.pages[LOG_PAGE].state.offset
+        self._next_block = self._reserved_blocks = max(reserved, highest_block + 1)
 
     @property
     def entry_bytes_max(self) -> int:
@@ -121,6 +127,7 @@ class Allocator:
     def _take_sequence(self) -> int:
         if self._next_block >= self._reserved_blocks:
             until = self._next_block + SEQUENCES_RESERVED
+            self._check_number(until)
             self._cursors.write_state(self._cursors.pages[LOG_PAGE], offset=until)
             self._cursors.sync()
             self._reserved_blocks = until
@@ -144,6 +151,7 @@ class Allocator:
     def _create(self) -> Segment:
         salt = int.from_bytes(self._random_bytes(8), "little")
         sequence = self.highest_sequence + 1
+        self._check_number(sequence)
         header = SegmentHeader(
             self._cursors.log_id,
             sequence,
@@ -158,6 +166,12 @@ class Allocator:
         self.segments[sequence] = segment
         self._created(segment.info)
         return segment
+
+    def _check_number(self, number: int) -> None:
+        """Raises: StorageError: a file or page names a number so high that none is left; nothing changed."""
+        if number > fmt.NUMBER_MAX:
+            reason = "no sequence number is left"
+            raise StorageError(path=self._options.path, operation="grow", errno=None, reason=reason)
 
     def give_back(self, lease: Lease) -> None:
         """Return a lease whose header page was never written, and the space reserved for it."""
@@ -174,8 +188,7 @@ class Allocator:
     def give_up(self, segment: Segment, slot: int, slots: int) -> None:
         """Return slots whose header page may hold something; they become free by ``wipe``."""
         # Without the lock: whoever holds it may be waiting for a lock that the caller holds.
-        if (segment, slot, slots) not in self._unwiped:
-            self._unwiped.append((segment, slot, slots))
+        self._unwiped.setdefault((segment, slot, slots))
 
     @property
     def has_unwiped(self) -> bool:
@@ -198,7 +211,7 @@ class Allocator:
             self._files.sync(segment.file for segment, _slot, _slots in batch)
             for item in batch:
                 segment, slot, slots = item
-                self._unwiped.remove(item)
+                self._unwiped.pop(item, None)
                 segment.free.update(range(slot, slot + slots))
                 if item in kept:
                     segment.spare.update(range(slot, slot + slots))
@@ -238,7 +251,7 @@ class Allocator:
     def _remove_empty(self) -> None:
         """Remove segments without a leased block; the newest stays, so that sequences only grow."""
         newest = max(self.segments, default=0)
-        waiting = {segment.sequence for segment, _slot, _slots in self._unwiped}
+        waiting = {segment.sequence for segment, _slot, _slots in list(self._unwiped)}
         for segment in list(self.segments.values()):
             if segment.live or segment.sequence == newest or segment.sequence in waiting:
                 continue

@@ -131,7 +131,8 @@ class CapableFile(SegmentFile, Protocol):
         """
 
     def fileno(self) -> int:
-        """Return a descriptor on which the core itself may call pread and pwrite.
+        """Return a descriptor on which the core itself may call pread and pwrite, and, while it opens a
+        log, lseek for the next data.
 
         With ``memory`` as well: windows and descriptor are two views of the same bytes, at once.
         """

@@ -136,6 +136,12 @@ class Block:
         """Read and decode frames from ``at``; see ``LogFile.decode``. Raises: StorageError."""
         return self.file.decode(self.base + at, length, *frames)
 
+    def skip_hole(self, at: int) -> int:
+        """Return the first place from ``at`` on, at most the end, that is not known to be a hole. It may
+        be one all the same. Raises: StorageError."""
+        found = self.file.skip_hole(self.base + at) - self.base
+        return min(max(found, at), max(self.length_bytes, at))
+
     def write(self, at: int, data: Buffer) -> None:
         """Write ``data`` at ``at``. Raises: DiskFullError; StorageError: poisoned."""
         self.file.write(self.base + at, data)

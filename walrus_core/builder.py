@@ -5,12 +5,14 @@ The builder collects; ``options()`` resolves and validates; nothing is opened be
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Optional, Union
 
-from walrus_core.config import FsyncSchedule, Options, ReadConsistency
+from walrus_core.config import FsyncSchedule, Options, ReadConsistency, shown
 from walrus_core.errors import ConfigError
 from walrus_core.paths import CONFIG_NAME, default_data_dir, key_directory
 from walrus_core.plugins import choose_backend_name
@@ -18,6 +20,7 @@ from walrus_core.plugins import choose_backend_name
 if TYPE_CHECKING:
     from walrus_core.walrus import Walrus
 
+CONFIG_BYTES_MAX = 1024 * 1024
 _FILE_KEYS: Mapping[str, str] = {
     "backend": "backend",
     "backend_options": "backend_options",
@@ -151,7 +154,7 @@ class WalrusBuilder:
         values["observers"] = tuple(values.get("observers", ()))
         options = values.setdefault("backend_options", {})
         if not isinstance(options, Mapping):
-            raise ConfigError(option="backend_options", reason=f"must be a table, not {options!r}")
+            raise ConfigError(option="backend_options", reason=f"must be a table, not {shown(options)}")
         for name, field in _RENAMED.items():
             if name in values:
                 values[field] = values.pop(name)
@@ -167,32 +170,64 @@ class WalrusBuilder:
         key = self._key
         if key is None and self._data_dir is None:
             key = os.environ.get("WALRUS_INSTANCE_KEY") or None
-        return base if key is None else os.path.join(base, key_directory(key))
+        if key is None:
+            return base
+        directory = os.path.join(base, key_directory(key))
+        if os.path.islink(directory):
+            raise ConfigError(option="key", reason=f"{directory} is a link, which is not followed")
+        return directory
 
     def _from_file(self, base: str) -> dict[str, Any]:
         given = self._set.get("config_file")
-        path = given or os.path.join(base, CONFIG_NAME)
-        if given is None and not os.path.isfile(path):
-            return {}
-        return read_config(path)
+        if given is not None:
+            return read_config(given)
+        path = os.path.join(base, CONFIG_NAME)
+        # Links there are not followed, as with every file of the log; a file that is named may be one.
+        return read_config(path, is_ours=True) if os.path.lexists(path) else {}
 
 
 def _names(option: str, value: object) -> tuple[str, ...]:
     if isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value):
         return tuple(value)
-    raise ConfigError(option=option, reason=f"must be a list of names, not {value!r}")
+    raise ConfigError(option=option, reason=f"must be a list of names, not {shown(value)}")
 
 
-def read_config(path: str) -> dict[str, Any]:
-    """Read a ``walrus.toml`` into builder options. Raises: ConfigError: unreadable, unknown keys."""
+def _open_unfollowed(path: str, flags: int) -> int:
+    """Open a plain file of the data directory to read. Raises: OSError: a link, or no file at all."""
+    for name in ("O_NOFOLLOW", "O_NONBLOCK"):
+        flags |= getattr(os, name, 0)
+    # Looked at first for systems without O_NOFOLLOW; again, because the name may be another's by then.
+    if os.path.islink(path):
+        raise OSError(errno.ELOOP, "a link in the data directory is not followed; name the file instead")
+    descriptor = os.open(path, flags)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file")
+    return descriptor
+
+
+def _read_text(path: str, is_ours: bool) -> str:
+    """Read a configuration file. Raises: OSError, ValueError: no UTF-8, or too large."""
+    with open(path, "rb", opener=_open_unfollowed if is_ours else None) as file:
+        data = file.read(CONFIG_BYTES_MAX + 1)
+    if len(data) > CONFIG_BYTES_MAX:
+        raise ValueError(f"larger than {CONFIG_BYTES_MAX} bytes")
+    return data.decode("utf-8")
+
+
+def read_config(path: str, is_ours: bool = False) -> dict[str, Any]:
+    """Read a ``walrus.toml`` into builder options; ``is_ours``: the one in the data directory.
+
+    Raises: ConfigError: unreadable, no plain file where it is ours, unknown keys.
+    """
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
     try:
-        with open(path, "rb") as file:
-            table = tomllib.load(file)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        table = tomllib.loads(_read_text(path, is_ours))
+    except (OSError, ValueError, RecursionError) as error:
+        # ValueError: no UTF-8, no TOML, too large, a number too long. RecursionError: nested too deep.
         raise ConfigError(option=path, reason=str(error)) from error
     unknown = sorted(set(table) - set(_FILE_KEYS))
     if unknown:

@@ -14,9 +14,9 @@ from walrus_core import format as fmt
 from walrus_core import hot
 from walrus_core.block import EMPTY, Block, State
 from walrus_core.pages import Mark
+from walrus_core.scan import rest_is_zero, scan
 from walrus_core.types import Damage
 
-SCAN_BYTES = 1024 * 1024
 _NO_LIMIT = 2**32
 TORN_TAIL = "torn tail"
 
@@ -54,6 +54,7 @@ class Found:
 class Chain:
     """What is known of one topic after the scan."""
 
+    topic: str
     kept: list[Found] = field(factory=list)
     dropped: list[Found] = field(factory=list)
     """Blocks that are cut off or were never published: to be given back."""
@@ -80,37 +81,64 @@ def choose(found: list[Found], low_water: int) -> tuple[list[Found], list[Found]
     A mark is written only for a published block, so the marked blocks and all that they follow
     are the chain; behind the last of them the youngest of several children is the one that
     counts, because a writer leaves a block for good before it begins another.
+
+    Cost: linear but for sorting, whatever the header pages say.
     """
-    by_sequence = {item.block.sequence: item for item in found}
-    chain: list[Found] = []
-    marked = sorted(item.block.sequence for item in found if item.mark is not None)
-    while marked:
-        item: Optional[Found] = by_sequence[marked.pop()]
-        run: list[Found] = []
-        while item is not None:
-            run.append(item)
-            item = by_sequence.get(item.block.header.previous_sequence)
-        chain[:0] = reversed(run)
-        oldest = chain[0].block.sequence
-        marked = [sequence for sequence in marked if sequence < oldest]
+    by_sequence: dict[int, Found] = {}
+    children: dict[int, list[Found]] = {}
+    for item in found:
+        by_sequence.setdefault(item.block.sequence, item)
+        if item.mark is None:
+            children.setdefault(item.block.header.previous_sequence, []).append(item)
+    runs: list[list[Found]] = []
+    for sequence in sorted(
+        (each for each, item in by_sequence.items() if item.mark is not None), reverse=True
+    ):
+        if runs and sequence >= runs[-1][-1].block.sequence:
+            continue
+        runs.append(_followed(by_sequence[sequence], by_sequence))
+    chain = [item for run in reversed(runs) for item in reversed(run)]
     if not chain:
         roots = [item for item in found if _is_root(item, by_sequence, low_water)]
         chain = [max(roots, key=lambda item: item.block.sequence)] if roots else []
     while chain:
         last = chain[-1]
-        children = [
+        followers = [
             item
-            for item in found
-            if item.mark is None
-            and item.block.header.previous_sequence == last.block.sequence
-            and item.block.sequence > last.block.sequence
-            and item.block.first_offset >= last.marked_end
+            for item in children.get(last.block.sequence, ())
+            if item.block.sequence > last.block.sequence and item.block.first_offset >= last.marked_end
         ]
-        if not children:
+        if not followers:
             break
-        chain.append(max(children, key=lambda item: item.block.sequence))
-    in_chain = {item.block.sequence for item in chain}
-    return chain, [item for item in found if item.block.sequence not in in_chain]
+        chain.append(max(followers, key=lambda item: item.block.sequence))
+    in_chain = {id(item) for item in chain}
+    return chain, [item for item in found if id(item) not in in_chain]
+
+
+def _followed(item: Found, by_sequence: dict[int, Found]) -> list[Found]:
+    """Return the block and all that it follows, the youngest first; sequences fall, so it has an end."""
+    run = [item]
+    while (before := by_sequence.get(run[-1].block.header.previous_sequence)) is not None:
+        run.append(before)
+    return run
+
+
+def _drop_misfits(chain: Chain) -> None:
+    """Drop blocks that begin before the end of the one before them: no log writes such, but a file may hold
+    them, and offsets must not go back. What is sound in them is copied aside like all that is cut off."""
+    kept: list[Found] = []
+    for item in chain.kept:
+        if kept and item.block.first_offset < kept[-1].marked_end:
+            block = item.block
+            chain.dropped.append(item)
+            chain.damages.append(
+                Damage(
+                    kind="block out of order", path=block.file.path, at_bytes=block.base, topic=chain.topic
+                )
+            )
+        else:
+            kept.append(item)
+    chain.kept = kept
 
 
 def _is_root(item: Found, by_sequence: dict[int, Found], low_water: int) -> bool:
@@ -128,12 +156,15 @@ def resolve(topic: str, found: list[Found], low_water: int) -> Chain:
     live = [item for item in found if item.block.first_offset >= low_water]
     chosen, dropped = choose(live, low_water)
     dropped.extend(item for item in found if item.block.first_offset < low_water)
-    chain = Chain(dropped=dropped)
-    while len(chosen) > 1 and chosen[1].block.first_offset <= low_water:
+    empty = 0
+    while empty + 1 < len(chosen) and chosen[empty + 1].block.first_offset <= low_water:
         # An empty block at the low water: given back as well.
-        chain.dropped.append(chosen.pop(0))
-    chain.kept = chosen
+        empty += 1
+    chain = Chain(topic, kept=chosen[empty:], dropped=[*dropped, *chosen[:empty]])
+    _drop_misfits(chain)
+    chosen = chain.kept
     _report_gaps(topic, chain, low_water)
+    last_marked = max((place for place, item in enumerate(chosen) if item.mark is not None), default=-1)
     remaining = 0
     starts: list[int] = []
     for place, item in enumerate(chosen):
@@ -146,7 +177,7 @@ def resolve(topic: str, found: list[Found], low_water: int) -> Chain:
         chain.states[item.block.sequence] = state
         if is_last or reached:
             continue
-        if any(later.mark is not None for later in chosen[place + 1 :]):
+        if last_marked > place:
             chain.damages.append(_lost(topic, item.block, state, limit))
             remaining = 0
             continue
@@ -189,31 +220,6 @@ def _extent(chain: Chain, item: Found, remaining: int, limit: int, is_last: bool
     state, left = scan(item.block, marked, begun, limit)
     chain.scanned_bytes += state.at - marked.at
     return state, left, state.entries >= limit
-
-
-def scan(block: Block, start: State, remaining: int, limit_index: int) -> tuple[State, int]:
-    """Verify frames behind ``start`` until the first that is not sound, or ``limit_index``.
-
-    Returns: (the state behind the last sound frame, entries of its batch still to come).
-    """
-    state = start
-    length = SCAN_BYTES
-    while state.at + fmt.FRAME_HEADER_SIZE <= block.length_bytes:
-        view = block.read(state.at, min(length, block.length_bytes - state.at))
-        at, index, remaining, payload_bytes, low, high, status, need = hot.walk(
-            view, 0, block.key, block.algorithm, state.entries, remaining, limit_index
-        )
-        state = State(
-            state.at + at,
-            index,
-            state.payload_bytes + payload_bytes,
-            min(state.low_ns, low),
-            max(state.high_ns, high),
-        )
-        if status != hot.SHORT or state.at + need > block.length_bytes:
-            break
-        length = max(need, SCAN_BYTES)
-    return state, remaining
 
 
 def _report_gaps(topic: str, chain: Chain, low_water: int) -> None:
@@ -297,13 +303,3 @@ def _settle_tail(chain: Chain) -> None:
         chain.appendable = True
         return
     chain.cut_at = (last, state, TORN_TAIL)
-
-
-def rest_is_zero(block: Block, at: int) -> bool:
-    """True where nothing but zeros stands from ``at`` to the end of the block."""
-    while at < block.length_bytes:
-        length = min(SCAN_BYTES, block.length_bytes - at)
-        if not hot.is_zero(block.read(at, length)):
-            return False
-        at += length
-    return True

@@ -18,13 +18,25 @@ ON_CORRUPTION = ("raise", "skip")
 OPEN_FILES_DEFAULT = 256
 OPEN_FILES_MIN = 8
 DEFAULT_CURSOR = "default"
+_SHOWN_MAX = 200
+_DIGITS_MAX = 20
+
+
+def shown(value: object) -> str:
+    """Return a value as text for a message, cut where it is long: configuration files hold any number."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        # More digits than Python turns into text.
+        return f"a {type(value).__name__} too long to show"
+    return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}..."
 
 
 def _whole_number(option: str, value: object, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(option=option, reason=f"must be a whole number, not {value!r}")
+        raise ConfigError(option=option, reason=f"must be a whole number, not {shown(value)}")
     if not low <= value <= high:
-        raise ConfigError(option=option, reason=f"must be between {low} and {high}, not {value}")
+        raise ConfigError(option=option, reason=f"must be between {low} and {high}, not {shown(value)}")
     return value
 
 
@@ -84,24 +96,28 @@ class FsyncSchedule:
             return cls.sync_each()
         if text == "never":
             return cls.no_fsync()
-        if isinstance(text, str) and text.isdecimal():
+        if isinstance(text, str) and text.isdecimal() and len(text) <= _DIGITS_MAX:
             return cls.milliseconds(int(text))
         if isinstance(text, int) and not isinstance(text, bool):
             return cls.milliseconds(text)
-        raise ConfigError(option="fsync", reason=f"must be 'each', 'never' or milliseconds, not {text!r}")
+        raise ConfigError(
+            option="fsync", reason=f"must be 'each', 'never' or milliseconds, not {shown(text)}"
+        )
 
 
 def _check_backend(_instance: object, _attribute: object, value: object) -> None:
     if value is None or (isinstance(value, str) and value):
         return
     if isinstance(value, (str, type)) or not hasattr(value, "capabilities"):
-        raise ConfigError(option="backend", reason=f"must be a name or a backend object, not {value!r}")
+        raise ConfigError(option="backend", reason=f"must be a name or a backend object, not {shown(value)}")
 
 
 def _check_size(_instance: object, _attribute: object, value: object) -> None:
     size = _whole_number("block_size", value, fmt.BLOCK_SIZE_MIN, fmt.BLOCK_SIZE_MAX)
     if size % fmt.PAGE_SIZE:
-        raise ConfigError(option="block_size", reason=f"must be a multiple of {fmt.PAGE_SIZE}, not {size}")
+        raise ConfigError(
+            option="block_size", reason=f"must be a multiple of {fmt.PAGE_SIZE}, not {shown(size)}"
+        )
 
 
 def _check_blocks(_instance: object, _attribute: object, value: object) -> None:
@@ -114,14 +130,16 @@ def _check_open_files(_instance: object, _attribute: object, value: object) -> N
 
 def _check_checksum(_instance: object, _attribute: object, value: object) -> None:
     if not isinstance(value, str) or value not in fmt.CHECKSUMS:
-        raise ConfigError(option="checksum", reason=f"must be one of {sorted(fmt.CHECKSUMS)}, not {value!r}")
+        raise ConfigError(
+            option="checksum", reason=f"must be one of {sorted(fmt.CHECKSUMS)}, not {shown(value)}"
+        )
 
 
 def check_on_corruption(value: object) -> None:
     """Raise ConfigError unless ``value`` is "raise" or "skip"."""
     if value not in ON_CORRUPTION:
         raise ConfigError(
-            option="on_corruption", reason=f"must be one of {list(ON_CORRUPTION)}, not {value!r}"
+            option="on_corruption", reason=f"must be one of {list(ON_CORRUPTION)}, not {shown(value)}"
         )
 
 
@@ -131,13 +149,13 @@ def _check_policy(_instance: object, _attribute: object, value: object) -> None:
 
 def _check_callable(_instance: object, attribute: Any, value: object) -> None:
     if value is not None and not callable(value):
-        raise ConfigError(option=attribute.name, reason=f"must be callable, not {value!r}")
+        raise ConfigError(option=attribute.name, reason=f"must be callable, not {shown(value)}")
 
 
 def _check_type(cls: type, option: str) -> Callable[[object, object, object], None]:
     def check(_instance: object, _attribute: object, value: object) -> None:
         if not isinstance(value, cls):
-            raise ConfigError(option=option, reason=f"must be a {cls.__name__}, not {value!r}")
+            raise ConfigError(option=option, reason=f"must be a {cls.__name__}, not {shown(value)}")
 
     return check
 

@@ -19,12 +19,13 @@ from attrs import frozen
 from walrus_core import format as fmt
 from walrus_core import pages
 from walrus_core.backend import Buffer
-from walrus_core.errors import CorruptionError, StorageError
+from walrus_core.errors import CorruptionError, DiskFullError, StorageError
 from walrus_core.files import FileCache, LogFile, wrap_directory_call
-from walrus_core.hot import fnv1a64
+from walrus_core.hot import fnv1a64, is_zero
 from walrus_core.pages import PageIdentity, PageState
 
 PAGES_AT_CREATION = 16
+LOAD_BYTES = 1024 * 1024
 LOG_PAGE = fmt.CURSORS_FIRST_PAGE
 """The page that belongs to the log itself: ``offset`` of its state is the first block sequence that
 was never handed out, ``floor`` the page count of the file, ``clean`` whether the log was closed cleanly."""
@@ -101,30 +102,57 @@ class CursorFile:
 
         Returns: (pages that lost both states, numbers of pages of which one state was bad, numbers of
         free pages that are not empty).
-        Raises: CorruptionError: a page has states and no readable identity.
+        Raises: CorruptionError: a page has states and no readable identity. Whether the log page is there
+        ``check_log_page`` tells.
         """
         lost: list[LostState] = []
         single: list[int] = []
         stained: list[int] = []
-        for number in range(fmt.CURSORS_FIRST_PAGE, self._page_count):
-            page = self._file.read(number * fmt.PAGE_SIZE, fmt.PAGE_SIZE)
-            key = self.page_key(number)
-            identity = pages.decode_identity(page, key)
-            state, damaged, lost_both = pages.decode_states(page, key)
-            if identity is None or identity.page != number:
-                if state is not None or damaged:
-                    self._check_unowned(page, number)
-                    stained.append(number)
-                if number != LOG_PAGE:
+        if self._page_count > LOG_PAGE:
+            page = self._file.read(LOG_PAGE * fmt.PAGE_SIZE, fmt.PAGE_SIZE)
+            self._load_page(LOG_PAGE, page, lost, single, stained)
+        self._page_count = min(self._page_count, self._believed_count(is_old=bool(single)))
+        at, end = (LOG_PAGE + 1) * fmt.PAGE_SIZE, self._page_count * fmt.PAGE_SIZE
+        while at < end:
+            data = memoryview(self._file.read(at, min(LOAD_BYTES, end - at)))
+            for place in range(0, len(data), fmt.PAGE_SIZE):
+                number = (at + place) // fmt.PAGE_SIZE
+                page = data[place : place + fmt.PAGE_SIZE]
+                if is_zero(page):
                     self._free.append(number)
-                continue
-            if lost_both:
-                lost.append(LostState(identity))
-            elif damaged:
-                single.append(number)
-            self._take(CursorPage(identity, state or PageState(0, 0), lost_both))
+                else:
+                    self._load_page(number, page, lost, single, stained)
+            at += len(data)
         self._free.reverse()
         return lost, single, stained
+
+    def _believed_count(self, is_old: bool) -> int:
+        """Return how many pages there may be: at most twice what the log page names, since the file is
+        grown before it is named; ``is_old``: the state that is left of two may be one write old. What
+        lies behind was put there by others. All that there can be where the log page is lost."""
+        page = self.pages.get(LOG_PAGE)
+        if page is None or page.damaged or not LOG_PAGE < page.state.floor <= fmt.CURSORS_PAGES_MAX:
+            return fmt.CURSORS_PAGES_MAX
+        return page.state.floor * (4 if is_old else 2)
+
+    def _load_page(
+        self, number: int, page: Buffer, lost: list[LostState], single: list[int], stained: list[int]
+    ) -> None:
+        key = self.page_key(number)
+        identity = pages.decode_identity(page, key)
+        state, damaged, lost_both = pages.decode_states(page, key)
+        if identity is None or identity.page != number:
+            if state is not None or damaged:
+                self._check_unowned(page, number)
+                stained.append(number)
+            if number != LOG_PAGE:
+                self._free.append(number)
+            return
+        if lost_both:
+            lost.append(LostState(identity))
+        elif damaged:
+            single.append(number)
+        self._take(CursorPage(identity, state or PageState(0, 0), lost_both))
 
     def _take(self, page: CursorPage) -> None:
         """Enter a page that was read; of two with one owner the one that is further on counts."""
@@ -196,17 +224,32 @@ class CursorFile:
         """Double the file. Its new size is durable before the log page names it, so that a file
         shorter than the log page says is one that was cut by others."""
         count = self._page_count
+        if 2 * count > fmt.CURSORS_PAGES_MAX:
+            reason = f"it has {count} pages, the most that there may be are {fmt.CURSORS_PAGES_MAX}"
+            raise DiskFullError(path=self._file.path, operation="grow", errno=errno.EFBIG, reason=reason)
+        self._wipe_behind(count, 2 * count)
         self._file.reserve(count * fmt.PAGE_SIZE, count * fmt.PAGE_SIZE)
         self._files.sync([self._file])
         self._write_next(self.pages[LOG_PAGE], {"floor": 2 * count})
         self._page_count = 2 * count
         self._free[:0] = range(2 * count - 1, count - 1, -1)
 
+    def _wipe_behind(self, first: int, end: int) -> None:
+        """Zero what others have put behind the file's end, as far as that is about to be ours."""
+        at, end_at = first * fmt.PAGE_SIZE, min(end * fmt.PAGE_SIZE, self._file.size_bytes())
+        while at < end_at:
+            length = min(LOAD_BYTES, end_at - at)
+            self._file.write(at, bytes(length))
+            at += length
+
     def check_log_page(self) -> CursorPage:
         """Return the log's own page. Raises: CorruptionError: it is lost, or the file was cut."""
         page = self.pages.get(LOG_PAGE)
         if page is None or page.damaged or page.identity.kind != fmt.PAGE_LOG or not page.state.offset:
             raise self._corrupt("the log's own page cannot be read", "cursors.db log page", LOG_PAGE)
+        if not LOG_PAGE < page.state.floor <= fmt.CURSORS_PAGES_MAX:
+            reason = f"the log page names {page.state.floor} pages"
+            raise self._corrupt(reason, "cursors.db log page", LOG_PAGE)
         if page.state.floor > self._page_count:
             reason = f"the file has {self._page_count} pages, it had {page.state.floor}"
             raise self._corrupt(reason, "cursors.db truncated", self._page_count)

@@ -62,7 +62,7 @@ class Engine:
         self._create_lock = threading.RLock()
         self._close_lock = threading.RLock()
         self._is_released = False
-        self.damages: list[Damage] = []
+        self.damages: dict[Damage, None] = {}
         self.backend = backend_of(options)
         self.files = FileCache(self.backend, options.open_files_max, self.gate)
         self._lock: Optional[DirectoryLock] = None
@@ -83,7 +83,7 @@ class Engine:
             if self.backend.capabilities.files
             else ("memory", id(self._store()), os.path.normpath(directory))
         )
-        self._lock = DirectoryLock(directory, identity)
+        self._lock = DirectoryLock(directory, identity, self.gate.warn)
         names = sorted(self._call_directory("list", lambda: self.backend.list(directory)))
         recovered = recover(self.files, directory, names, new_log_id(self.options.random_bytes))
         self.cursors = recovered.cursors
@@ -111,7 +111,7 @@ class Engine:
             self.events.segment_created,
             self.events.segment_reclaimed,
         )
-        self.allocator.start(recovered.inventory.segments, recovered.inventory.highest_sequence)
+        self.allocator.start(*recovered.inventory.in_use)
         schedule = options.fsync_schedule
         self._flusher = Flusher(self, schedule.interval_ms / 1000)
         wakes = schedule.kind == "interval"
@@ -222,7 +222,7 @@ class Engine:
         if damage in self.damages:
             return
         if len(self.damages) < DAMAGES_KEPT:
-            self.damages.append(damage)
+            self.damages[damage] = None
         self.gate.warn("damaged bytes: %s", damage)
         self.events.corruption_found(damage)
 

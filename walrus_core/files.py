@@ -7,7 +7,9 @@ a later sync through another descriptor might not be told of a write-back error.
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -26,6 +28,17 @@ Decoded = tuple[list[hot.Entry], int, int, int, int]
 def _capable(handle: SegmentFile) -> CapableFile:
     """View the file as one that has the methods which its backend's capabilities declare."""
     return cast(CapableFile, handle)
+
+
+def _next_data(descriptor: int, at_bytes: int) -> int:
+    try:
+        return os.lseek(descriptor, at_bytes, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # nothing but a hole up to the end
+            return max(at_bytes, os.fstat(descriptor).st_size)
+        if error.errno in (errno.EINVAL, errno.ENOTSUP):  # this file system cannot tell
+            return at_bytes
+        raise
 
 
 class LogFile:
@@ -96,6 +109,16 @@ class LogFile:
         return self._read(
             lambda handle: hot.decode_file(_capable(handle).fileno(), at_bytes, length_bytes, *frames)
         )
+
+    def skip_hole(self, at_bytes: int) -> int:
+        """Return the first place from ``at_bytes`` on that the file system does not know to be a hole,
+        where it can be asked; the end of the file for none. Raises: StorageError.
+
+        Threads: only while the log is being opened, since it moves the descriptor's position.
+        """
+        if not (self.backend_capabilities.fileno and hasattr(os, "SEEK_DATA")):
+            return at_bytes
+        return self._read(lambda handle: _next_data(_capable(handle).fileno(), at_bytes))
 
     def write(self, at_bytes: int, data: Buffer) -> None:
         """Write all of ``data``.

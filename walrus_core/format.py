@@ -7,6 +7,10 @@ little-endian.
 from __future__ import annotations
 
 VERSION = 1
+NUMBER_MAX = 2**63
+"""Greatest sequence, offset or generation that a page may name; counting up never gets there."""
+OFFSET_MAX = NUMBER_MAX - 2**32
+"""Greatest offset at which a block may begin, so that those in it stay below NUMBER_MAX."""
 SECTOR_SIZE = 512
 PAGE_SIZE = 4096
 
@@ -41,6 +45,8 @@ MARK_SIZE = 64
 # block sequence, generation, flags, durable bytes, entries, zero, payload bytes,
 # lowest timestamp, highest timestamp
 MARK_STRUCT = "<QIIQIIQQQ"
+MARK_GENERATION_MAX = 2**32 - 2**28
+"""A mark's generation has 32 bits; a block has room for fewer than 2**28 entries, so for no more marks."""
 MARK_SEALED = 1
 MARK_CLEAN = 2
 
@@ -55,6 +61,9 @@ FRAME_STRUCT = "<QIIBBHIQ"
 KIND_ENTRY = 1
 FLAG_FIRST = 1
 
+FRAME_BYTES_MAX = FRAME_HEADER_SIZE + 2**32
+"""Size of the frame of the longest payload that a header can tell of."""
+
 BATCH_COUNT_MAX = 2000
 BATCH_BYTES_MAX = 10 * 1024**3
 
@@ -66,6 +75,8 @@ CHECKSUM_NAMES = {number: name for name, number in CHECKSUMS.items()}
 # --- cursors.db ---------------------------------------------------------------------------
 CURSORS_NAME = "cursors.db"
 CURSORS_MAGIC = b"WALRUSCU"
+CURSORS_PAGES_MAX = 2**22
+"""A million topics and three cursors of each: reading them takes a minute."""
 CURSORS_FIRST_PAGE = 2
 """Page 0 is the header, page 1 its copy."""
 # magic, version, zero, log id

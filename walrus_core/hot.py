@@ -38,6 +38,7 @@ fnv1a64 = twin.fnv1a64
 frame_size = twin.frame_size
 is_zero = twin.is_zero
 measure = twin.measure
+mix64 = twin.mix64
 payload_bytes = twin.payload_bytes
 peek_header = twin.peek_header
 seek = twin.seek

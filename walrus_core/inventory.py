@@ -40,6 +40,12 @@ class Inventory:
     """Slots whose lease a crash tore: no mark says that anything in them was ever durable."""
     highest_sequence: int = 0
 
+    @property
+    def in_use(self) -> tuple[list[Segment], int, int]:
+        """The segments, the highest number that a file name has, the highest sequence of a sound block."""
+        highest_block = max((item.block.sequence for item in self.found), default=0)
+        return self.segments, self.highest_sequence, highest_block
+
 
 def segment_names(names: list[str]) -> dict[int, str]:
     """Return the names of segment files by sequence."""
@@ -99,13 +105,19 @@ def read_blocks(segment: Segment, inventory: Inventory) -> None:
     segment.quarantined.clear()
     slot = 0
     while slot < segment.header.slot_count:
+        at = segment.slot_at(slot)
+        # A file that is one large hole may say that it has any number of slots.
+        data_at = segment.file.skip_hole(at)
+        if data_at >= at + fmt.PAGE_SIZE:
+            first, slot = slot, max(slot + 1, segment.slot_of(data_at))
+            segment.free.update(range(first, min(slot, segment.header.slot_count)))
+            continue
         page = bytes(segment.read_page(slot))
         if is_zero(page):
             segment.free.add(slot)
             slot += 1
             continue
         header, is_first = pages.decode_block_header(page, segment.key)
-        at = segment.slot_at(slot)
         was_marked = not is_zero(page[fmt.MARK_AT[0] :])
         if header is None or not _fits(header, segment, slot):
             if was_marked:
@@ -139,5 +151,7 @@ def _fits(header: pages.BlockHeader, segment: Segment, slot: int) -> bool:
     return (
         header.segment_sequence == segment.sequence
         and header.slot == slot
+        # No block is larger than the largest frame needs.
+        and (header.slots - 1) * segment.header.block_size_bytes < fmt.PAGE_SIZE + fmt.FRAME_BYTES_MAX
         and slot + header.slots <= segment.header.slot_count
     )

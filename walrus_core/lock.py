@@ -9,9 +9,11 @@ directory are one; it exists because a clear message needs the owner's name.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 import threading
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Optional
 
 from walrus_core import format as fmt
@@ -50,6 +52,25 @@ def _read_pid(descriptor: int) -> Optional[int]:
     return None
 
 
+def _check_regular(status: os.stat_result, path: str) -> None:
+    """Raises: OSError: no plain file, or one with a second name: what we wrote would be in another's file."""
+    if stat.S_ISLNK(status.st_mode):
+        raise OSError(errno.ELOOP, "symbolic links are refused", path)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    if status.st_nlink > 1:
+        raise OSError(errno.EMLINK, f"the file has {status.st_nlink} names (hard links)", path)
+
+
+def _find_others(status: os.stat_result) -> str:
+    """Return who besides the owner may write in a directory; "" for nobody, and where modes say nothing."""
+    if os.name == "nt":
+        return ""
+    return (
+        "everybody" if status.st_mode & stat.S_IWOTH else "its group" if status.st_mode & stat.S_IWGRP else ""
+    )
+
+
 class DirectoryLock:
     """The lock on one directory, held from construction to ``release``.
 
@@ -60,8 +81,16 @@ class DirectoryLock:
     _descriptor = -1
     _key: Optional[Hashable] = None
 
-    def __init__(self, path: str, identity: Optional[Hashable] = None, *, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        identity: Optional[Hashable] = None,
+        warn: Optional[Callable[[str, str, str], None]] = None,
+        *,
+        read_only: bool = False,
+    ) -> None:
         """``read_only`` keeps writers out without writing a byte: the file is neither made nor changed.
+        ``warn(format, path, who)`` is told where others may write in the directory.
 
         Raises: LockedError: someone else holds it, nothing changed. StorageError.
         """
@@ -69,11 +98,13 @@ class DirectoryLock:
         self._read_only = read_only
         self._token = object()
         on_disk = identity is None
+        others = ""
         if on_disk:
             try:
                 status = os.stat(path)
             except OSError as error:
                 raise storage_error(error, path, "open") from error
+            others = _find_others(status)
             identity = (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
         # The key first: whatever interrupts from here on, ``release`` finds what is ours.
         self._key = identity
@@ -88,13 +119,13 @@ class DirectoryLock:
         except BaseException:
             self.release()
             raise
+        if others and warn is not None:
+            warn("the directory %s can be written to by %s, who could replace files of the log", path, others)
 
     def _take_file(self) -> None:
         path = os.path.join(self._path, fmt.LOCK_NAME)
-        flags = os.O_RDONLY if self._read_only else os.O_RDWR | os.O_CREAT
-        flags |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
         try:
-            self._descriptor = os.open(path, flags, 0o600)
+            self._open_file(path)
         except OSError as error:
             if self._read_only and isinstance(error, FileNotFoundError):
                 # No writer has been here since the directory was made or copied; see ``check_overtaken``.
@@ -121,6 +152,32 @@ class DirectoryLock:
         path = os.path.join(self._path, fmt.LOCK_NAME)
         if self._read_only and self._descriptor < 0 and os.path.exists(path):
             raise LockedError(path=self._path, pid=None, holder="a process that came meanwhile")
+
+    def _open_file(self, path: str) -> None:
+        """Open the lock file, made with mode 0600 whatever the umask. Raises: OSError."""
+        flags = 0
+        for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NOCTTY", "O_NOINHERIT"):
+            flags |= getattr(os, name, 0)
+        try:
+            # Looked at before it is opened, since opening a pipe waits and some devices do something;
+            # and again below, because the name may stand for another file by then.
+            _check_regular(os.lstat(path), path)
+            self._descriptor = os.open(path, flags | (os.O_RDONLY if self._read_only else os.O_RDWR))
+        except FileNotFoundError:
+            if self._read_only:
+                raise
+            self._make_file(path, flags)
+        _check_regular(os.fstat(self._descriptor), path)
+
+    def _make_file(self, path: str, flags: int) -> None:
+        try:
+            self._descriptor = os.open(path, flags | os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            # Another process made it meanwhile; what it is, the caller looks at.
+            self._descriptor = os.open(path, flags | os.O_RDWR)
+        else:
+            if hasattr(os, "fchmod"):
+                os.fchmod(self._descriptor, 0o600)
 
     def release(self) -> None:
         """Give the lock up; idempotent."""

@@ -23,6 +23,8 @@ _CURSORS = struct.Struct(fmt.CURSORS_STRUCT)
 _STATE = struct.Struct(fmt.STATE_STRUCT)
 _IDENTITY = struct.Struct(fmt.IDENTITY_STRUCT)
 _U64 = struct.Struct("<Q")
+_NAMED = {fmt.PAGE_TOPIC: (True, False), fmt.PAGE_CURSOR: (True, True), fmt.PAGE_LOG: (False, False)}
+"""Which pages of cursors.db have the name of a topic, and which that of a cursor."""
 _SUM_SIZE = _U64.size
 
 assert _MARK.size + _SUM_SIZE == fmt.MARK_SIZE
@@ -43,13 +45,12 @@ def _is_sound(data: Buffer, at: int, size: int, state: int) -> bool:
     return stored == fnv1a64(body, state)
 
 
-def is_text(name: bytes) -> bool:
-    """True where ``name`` is UTF-8."""
+def _is_name(name: bytes) -> bool:
+    """True where ``name`` could be that of a topic or cursor, or is empty: UTF-8 without NUL."""
     try:
-        name.decode("utf-8")
+        return "\0" not in name.decode("utf-8")
     except UnicodeDecodeError:
         return False
-    return True
 
 
 def metadata_key(salt: int) -> int:
@@ -115,26 +116,14 @@ def decode_segment_header(
     for at in (0, fmt.SEGMENT_COPY_AT):
         if not _is_sound(data, at, fmt.SEGMENT_HEADER_USED, FNV_BASIS):
             continue
-        (
-            magic,
-            version,
-            _z,
-            incompatible,
-            read_only,
-            found_id,
-            found_sequence,
-            size,
-            slots,
-            algorithm,
-            _z2,
-            salt,
-            created,
-        ) = _SEGMENT.unpack_from(data, at)
+        fields = _SEGMENT.unpack_from(data, at)
+        magic, version, _z, incompatible, read_only = fields[:5]
+        found_id, found_sequence, size, slots, algorithm, _z2, salt, created = fields[5:]
         if magic != fmt.SEGMENT_MAGIC:
             continue
         if version > fmt.VERSION or incompatible or read_only:
             raise UnsupportedVersionError(path=path, found=version, supported=fmt.VERSION)
-        if not _is_plausible(size, slots, algorithm):
+        if found_sequence > fmt.NUMBER_MAX or not _is_plausible(size, slots, algorithm):
             continue
         header = SegmentHeader(found_id, found_sequence, size, slots, algorithm, salt, created)
         if (found_id, found_sequence) == (log_id, sequence):
@@ -227,11 +216,13 @@ def decode_block_header(page: Buffer, key: int) -> tuple[Optional[BlockHeader], 
             or not slots
             # Sequences only grow; anything else could lead a chain in a circle.
             or previous >= sequence
+            or sequence > fmt.NUMBER_MAX
+            or first > fmt.OFFSET_MAX
         ):
             continue
         name_at = at + _BLOCK.size
         topic = bytes(page[name_at : name_at + name_length])
-        if not is_text(topic):
+        if not _is_name(topic):
             continue
         return BlockHeader(segment, slot, slots, sequence, incarnation, first, previous, topic), at == 0
     return None, False
@@ -267,11 +258,23 @@ def decode_mark(page: Buffer, key: int, sequence: int, block_bytes: int) -> tupl
             continue
         (owner, generation, flags, durable, entries, _z, payload, low, high) = _MARK.unpack_from(page, at)
         mark = Mark(owner, generation, flags, durable, entries, payload, low, high)
-        fits = fmt.PAGE_SIZE <= durable <= block_bytes and owner == sequence
-        if fits and (newest is None or generation > newest.generation):
+        if (
+            owner == sequence
+            and _mark_fits(mark, block_bytes)
+            and (newest is None or generation > newest.generation)
+        ):
             newest = mark
     is_newest = newest is not None and (lost == 0 or (lost == 1 and newest.generation == 1))
     return newest, is_newest
+
+
+def _mark_fits(mark: Mark, block_bytes: int) -> bool:
+    """True where so many entries with so many bytes of payload can end where the mark says."""
+    least = fmt.PAGE_SIZE + mark.entry_count * fmt.FRAME_HEADER_SIZE + mark.payload_bytes
+    most = least + mark.entry_count * (fmt.FRAME_ALIGN - 1)
+    return (
+        least <= mark.durable_bytes <= min(most, block_bytes) and mark.generation <= fmt.MARK_GENERATION_MAX
+    )
 
 
 # --- cursors.db ---------------------------------------------------------------------------
@@ -343,6 +346,9 @@ def decode_states(page: Buffer, key: int) -> tuple[Optional[PageState], bool, bo
             damaged += 1
             continue
         generation, offset, floor, clean, _z, _z2, _z3 = _STATE.unpack_from(page, at)
+        if max(generation, offset, floor, clean) > fmt.NUMBER_MAX:
+            damaged += 1
+            continue
         if newest is None or generation > newest.generation:
             newest = PageState(generation, offset, floor, clean)
     return newest, damaged > 0, damaged == len(fmt.STATE_AT)
@@ -372,14 +378,17 @@ def decode_identity(page: Buffer, key: int) -> Optional[PageIdentity]:
         magic, kind, _z, number, incarnation, topic_length, cursor_length, _z2 = _IDENTITY.unpack_from(
             page, at
         )
-        if magic != fmt.IDENTITY_MAGIC or topic_length > fmt.TOPIC_NAME_MAX_BYTES:
-            continue
-        if cursor_length > fmt.CURSOR_NAME_MAX_BYTES:
+        if (
+            magic != fmt.IDENTITY_MAGIC
+            or topic_length > fmt.TOPIC_NAME_MAX_BYTES
+            or cursor_length > fmt.CURSOR_NAME_MAX_BYTES
+            or _NAMED.get(kind) != (topic_length > 0, cursor_length > 0)
+        ):
             continue
         name_at = at + _IDENTITY.size
         topic = bytes(page[name_at : name_at + topic_length])
         cursor = bytes(page[name_at + topic_length : name_at + topic_length + cursor_length])
-        if not (is_text(topic) and is_text(cursor)):
+        if not (_is_name(topic) and _is_name(cursor)):
             continue
         return PageIdentity(kind, number, incarnation, topic, cursor)
     return None

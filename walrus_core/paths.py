@@ -12,8 +12,6 @@ from walrus_core.errors import ConfigError
 
 DATA_DIR_DEFAULT = "wal_files"
 CONFIG_NAME = "walrus.toml"
-SEQUENCE_MAX = 2**63
-"""Higher numbers are nobody's: counting up from one never gets there."""
 _KEY_KEPT = 40
 _SEGMENT_NAME = re.compile(r"([0-9]{20})" + re.escape(fmt.SEGMENT_SUFFIX))
 _FREE_NAME = re.compile(r"[0-9]{20}" + re.escape(fmt.FREE_SUFFIX))
@@ -30,7 +28,7 @@ def parse_segment_name(name: str) -> Optional[int]:
     if match is None or not name.isascii():
         return None
     sequence = int(match[1])
-    return sequence if 1 <= sequence <= SEQUENCE_MAX else None
+    return sequence if 1 <= sequence <= fmt.NUMBER_MAX else None
 
 
 def free_name(sequence: int) -> str:

@@ -14,15 +14,15 @@ from functools import partial
 from attrs import define, evolve, field
 
 from walrus_core import format as fmt
-from walrus_core import hot
 from walrus_core.allocator import SEQUENCES_RESERVED, Allocator
-from walrus_core.block import Block, State
+from walrus_core.block import Block
 from walrus_core.chain import TORN_TAIL, Chain, Found, resolve
 from walrus_core.cursorfile import LOG_PAGE, CursorFile, CursorPage, create_cursor_file, open_cursor_file
 from walrus_core.errors import CorruptionError
 from walrus_core.files import FileCache, LogFile, wrap_directory_call
 from walrus_core.inventory import Inventory, read_blocks, segment_names, take_inventory
 from walrus_core.paths import cut_name
+from walrus_core.scan import SCAN_BYTES, has_whole_batch, next_written, sound_behind
 from walrus_core.types import Cut, Damage, RecoveryReport
 
 
@@ -235,12 +235,12 @@ def _finish_topic(
     cuts: list[Cut] = []
     evidence = None
     for item in chain.dropped:
-        if item.block.first_offset >= topic.low_water and _has_whole_batch(item.block):
+        if item.block.first_offset >= topic.low_water and has_whole_batch(item.block):
             evidence = _copy_aside(files, directory, item.block)
         allocator.give_up(item.block.segment, item.block.header.slot, item.block.header.slots)
     if chain.cut_at is not None:
         item, state, reason = chain.cut_at
-        if evidence is None and reason == TORN_TAIL and _sound_behind(item.block, state):
+        if evidence is None and reason == TORN_TAIL and sound_behind(item.block, state):
             evidence = _copy_aside(files, directory, item.block)
         cuts.append(
             Cut(
@@ -270,42 +270,29 @@ def _finish_topic(
     return cuts
 
 
-def _has_whole_batch(block: Block) -> bool:
-    """True where a block that is cut off holds at least one complete batch."""
-    at, index = fmt.PAGE_SIZE, 0
-    while at + fmt.FRAME_HEADER_SIZE <= block.length_bytes:
-        header = hot.peek_header(block.read(at, fmt.FRAME_HEADER_SIZE), 0, block.key)
-        if header is None or header[1] != index:
-            return False
-        if header[2] == 0:
-            return True
-        at += hot.frame_size(header[0])
-        index += 1
-    return False
-
-
-def _sound_behind(block: Block, state: State) -> bool:
-    """True where a sound frame stands behind the torn one at which the block was cut."""
-    view = block.read(state.at, block.length_bytes - state.at)
-    return hot.find_frame(view, fmt.FRAME_ALIGN, block.key, state.entries + 1, 2**32)[0] >= 0
-
-
 def _copy_aside(files: FileCache, directory: str, block: Block) -> str:
     """Copy the used part of a block to a file of its own, durably. Returns: its path."""
     header = block.header
     path = os.path.join(directory, cut_name(header.segment_sequence, header.slot, header.sequence))
-    data = bytes(block.read(0, block.length_bytes)).rstrip(b"\0")
-    length = -(-len(data) // fmt.PAGE_SIZE) * fmt.PAGE_SIZE
+    used: list[tuple[int, int]] = []
+    at = 0
+    while (at := next_written(block, at)) < block.length_bytes:
+        used.append((at, min(SCAN_BYTES, block.length_bytes - at)))
+        at += used[-1][1]
+    at, length = used[-1] if used else (0, 0)
+    end = at + len(bytes(block.read(at, length)).rstrip(b"\0"))
+    size = -(-end // fmt.PAGE_SIZE) * fmt.PAGE_SIZE
     try:
-        handle = files.backend.create(path, size_bytes=length)
+        handle = files.backend.create(path, size_bytes=size)
     except FileExistsError:
         # Left by an open that was interrupted before it wiped the block; write it again, whole.
         handle = None
     except OSError as error:
         raise files.gate.write_failed(error, path, "create") from error
     copy = files.add(path, handle)
-    copy.reserve(0, length)
-    copy.write(0, data.ljust(length, b"\0"))
+    copy.reserve(0, size)
+    for at, length in used:
+        copy.write(at, bytes(block.read(at, min(length, size - at))))
     files.sync([copy])
     files.forget(copy)
     return path

@@ -15,6 +15,7 @@ from typing import Optional
 from walrus_core import format as fmt
 from walrus_core import pages
 from walrus_core.backend import Backend, Buffer
+from walrus_core.errors import StorageError
 from walrus_core.files import FileCache, LogFile, wrap_directory_call
 from walrus_core.paths import free_name, segment_name
 from walrus_core.types import SegmentInfo
@@ -57,6 +58,10 @@ class Segment:
         """Position of a slot in the file."""
         return self.header.slot_at(slot)
 
+    def slot_of(self, at_bytes: int) -> int:
+        """The slot in which a position of the file lies; that may be behind the last."""
+        return (at_bytes - fmt.SEGMENT_HEADER_SIZE) // self.header.block_size_bytes
+
     def adjacent_free(self, count: int) -> Optional[int]:
         """Return the first of ``count`` adjacent free slots, or None."""
         if count == 1:
@@ -74,6 +79,10 @@ class Segment:
 
     def write_header(self, header: pages.BlockHeader) -> None:
         """Write a block's header page, marks empty. Not durable. Raises: StorageError."""
+        if header.first_offset > fmt.OFFSET_MAX:
+            raise StorageError(
+                path=self.file.path, operation="append to", errno=None, reason="no offset is left for a block"
+            )
         self.file.write(self.slot_at(header.slot), pages.encode_block_header(header, self.key))
 
     def write_mark(self, slot: int, mark: pages.Mark) -> None:

@@ -194,6 +194,7 @@ def _scratch(parent: str) -> Iterator[str]:
     try:
         try:
             os.mkdir(directory, 0o700)
+            os.chmod(directory, 0o700)  # whatever the umask
         except OSError as error:
             raise storage_error(error, parent, "make a directory in") from error
         yield directory

@@ -36,7 +36,7 @@ _FORCED_FROM = 2
 """With ``io_uring="on"``; a single extent is a single system call anyway."""
 
 _OPEN_FLAGS = os.O_RDWR
-for _name in ("O_CLOEXEC", "O_NOFOLLOW", "O_BINARY", "O_NOINHERIT"):
+for _name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NOCTTY", "O_BINARY", "O_NOINHERIT"):
     _OPEN_FLAGS |= getattr(os, _name, 0)
 
 _HAS_POSITIONAL = hasattr(os, "pread") and hasattr(os, "pwrite")
@@ -60,6 +60,18 @@ _Descriptors = list[int]
 """Under a name of its own, because ``list`` is a method in the class below."""
 
 _FILE_CLASS: type[FdSegmentFile] = FdSegmentFile if _HAS_POSITIONAL else SeekingSegmentFile
+
+
+def _check_regular(found: os.stat_result, path: str) -> None:
+    """Refuse what is not a plain file with one name. Raises: OSError."""
+    if stat.S_ISLNK(found.st_mode):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    if found.st_nlink > 1:
+        raise OSError(errno.EMLINK, f"the file has {found.st_nlink} names (hard links)", path)
 
 
 class FdBackend:
@@ -190,18 +202,15 @@ class FdBackend:
         return self._open_existing(path, self._open_flags & ~os.O_RDWR | os.O_RDONLY)
 
     def _open_existing(self, path: str, flags: int) -> FdSegmentFile:
-        if not hasattr(os, "O_NOFOLLOW") and os.path.islink(path):
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        # Looked at before it is opened, since opening some devices does something; and again below,
+        # because the name may stand for another file by then.
+        _check_regular(os.lstat(path), path)
         file = _FILE_CLASS(path, self._uring, self._ring_use)
         descriptors: list[int] = []
         try:
             self._open_into(descriptors, path, flags)
             file.adopt(descriptors[0])
-            found = os.fstat(descriptors[0])
-            if not stat.S_ISREG(found.st_mode):
-                raise OSError(errno.EINVAL, "not a regular file", path)
-            if found.st_nlink > 1:
-                raise OSError(errno.EMLINK, f"the file has {found.st_nlink} names (hard links)", path)
+            _check_regular(os.fstat(descriptors[0]), path)
             return file
         except BaseException:
             if descriptors:

@@ -36,7 +36,7 @@ _KEEP_SIZE_AND_PUNCH_HOLE = 1 | 2
 def open_flags() -> int:
     """Return the flags of every open: read and write, closed on exec, no links, bytes as they are."""
     flags = os.O_RDWR
-    for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_BINARY", "O_NOINHERIT"):
+    for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NOCTTY", "O_BINARY", "O_NOINHERIT"):
         flags |= getattr(os, name, 0)
     return flags
 
