@@ -11,6 +11,8 @@ from pathlib import Path
 from random import Random
 from typing import IO, Any
 
+import pytest
+
 CONFIGS: dict[str, dict[str, Any]] = {
     "fd each": {"backend": "fd", "schedule": "each"},
     "fd ring each": {"backend": "fd", "schedule": "each", "io_uring": "on", "threads": 2},
@@ -31,6 +33,18 @@ def full_config(name: str, random: Random, **more: Any) -> dict[str, Any]:
     return {**CONFIGS[name], "topics": TOPICS, "persist_every": random.choice([1, 1, 3, 50]), **more}
 
 
+def need(name: str) -> None:
+    """Skip the test, by name and with the reason, where its configuration cannot run."""
+    if CONFIGS[name].get("io_uring") == "on":
+        from walrus_fd.backend import FdBackend
+
+        backend = FdBackend()
+        answer = str(backend.probe()["io_uring"])
+        backend.close()
+        if not answer.startswith("live"):
+            pytest.skip(f"io_uring is {answer}")
+
+
 def environment(**more: str) -> dict[str, str]:
     """Return the environment of a child that finds what is installed and the helpers here."""
     # This folder last: what is installed must not stand behind a source tree.
@@ -42,7 +56,7 @@ class Worker:
     """A running ``worker`` and its lines."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        self._errors = tempfile.TemporaryFile()
+        self._errors = os.memfd_create("errors")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "real.worker", json.dumps(config)],
             env=environment(),
@@ -59,12 +73,14 @@ class Worker:
         return self._lines.readline().decode()
 
     def rest(self) -> list[str]:
-        """End it if it still runs, and return the lines that are left; the last one may be half."""
+        """End it if it still runs, and return the whole lines that are left; none the second time."""
+        if self._errors < 0:
+            return []
         self.process.kill()
         lines = [line.decode() for line in self._lines]
         self.process.communicate()
-        self._errors.seek(0)
-        problems = self._errors.read().decode()
-        self._errors.close()
+        problems = os.pread(self._errors, 1 << 20, 0).decode()
+        os.close(self._errors)
+        self._errors = -1
         assert not problems, problems
         return [line for line in lines if line.endswith("\n")]

@@ -3,9 +3,10 @@
     python disk.py POINT IMAGE JOURNAL CONTROL
 
 POINT/disk begins as a copy of IMAGE; a file system in it is mounted through a loop device. JOURNAL
-gets every write and every flush, in order, before it is answered. CONTROL holds one word, looked
-at for every request: ``ok``; ``eio-write``, ``eio-flush``, ``eio-read``: requests of that kind fail
-and change nothing; ``lie``: flushes are answered and not noted, as by a drive that ignores them.
+gets every write and every flush, in order, before it is answered. CONTROL says how, looked at
+for every request: ``ok``; ``eio-write``, ``eio-flush``, ``eio-read``: requests of that kind fail
+and change nothing; ``eio-data FIRST END ...``: writes that touch these ranges of bytes fail; ``lie``:
+flushes are answered and not noted, as by a drive that ignores them.
 """
 
 from __future__ import annotations
@@ -34,10 +35,21 @@ class Disk(mfusepy.Operations):
         self.journal = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self.control = control
 
-    def _fail_if(self, word: str) -> None:
+    def _mode(self) -> list[str]:
         with open(self.control, encoding="ascii") as source:
-            if source.read() == word:
-                raise mfusepy.FuseOSError(errno.EIO)
+            return source.read().split()
+
+    def _fail_if(self, word: str) -> None:
+        if self._mode()[0] == word:
+            raise mfusepy.FuseOSError(errno.EIO)
+
+    def _fail_data(self, first: int, end: int) -> None:
+        word, *numbers = self._mode()
+        if word == "eio-data":
+            bounds = list(map(int, numbers))
+            for range_first, range_end in zip(bounds[::2], bounds[1::2], strict=True):
+                if first < range_end and range_first < end:
+                    raise mfusepy.FuseOSError(errno.EIO)
 
     def _note(self, *parts: bytes) -> None:
         length = sum(map(len, parts))
@@ -63,15 +75,15 @@ class Disk(mfusepy.Operations):
 
     def write(self, path: str, data: bytes, offset: int, fh: Any) -> int:
         self._fail_if("eio-write")
+        self._fail_data(offset, offset + len(data))
         self._note(HEADER.pack(b"W", offset, len(data)), data)
         self.data[offset : offset + len(data)] = data
         return len(data)
 
     def fsync(self, path: str, datasync: int, fh: Any) -> int:
         self._fail_if("eio-flush")
-        with open(self.control, encoding="ascii") as source:
-            if source.read() != "lie":
-                self._note(HEADER.pack(b"F", 0, 0))
+        if self._mode()[0] != "lie":
+            self._note(HEADER.pack(b"F", 0, 0))
         return 0
 
     def flush(self, path: str, fh: Any) -> int:

@@ -14,7 +14,10 @@ from .steps import payload
 class Ledger:
     """The model of every topic, and when each acknowledged entry was acknowledged."""
 
-    def __init__(self, seed: str, topics: Sequence[str], persist_every: int) -> None:
+    def __init__(
+        self, seed: str, topics: Sequence[str], persist_every: int, all_survives: bool = False
+    ) -> None:
+        """``all_survives``: only processes die, so that every acknowledged entry stays."""
         self.seed = seed
         self.models = {topic: TopicModel(topic) for topic in topics}
         self.acknowledged_ns: dict[str, list[int]] = {topic: [] for topic in topics}
@@ -22,14 +25,18 @@ class Ledger:
         self.acknowledged_count = 0
         self.ended = ""
         """How the process says that it ended, empty while it has not."""
+        self.insisted = False
+        """It tried to go on after a failed sync, and everything was refused."""
         self.longest_sync_s = 0.0
         self._persist_every = persist_every
+        self._all_survives = all_survives
 
     def take(self, line: str) -> None:
         """Take over what one line says."""
         _size, time_ns, word, *rest = line.split(maxsplit=3)
-        if word in ("opening", "ended", "sync_took"):
+        if word in ("opening", "ended", "insisted", "sync_took"):
             self.ended = rest[0].strip() if word == "ended" else self.ended
+            self.insisted = self.insisted or word == "insisted"
             if word == "sync_took":
                 self.longest_sync_s = max(self.longest_sync_s, float(rest[0].split()[1]))
             return
@@ -37,14 +44,31 @@ class Ledger:
         getattr(self, f"_{word}")(int(time_ns), self.models[fields[0]], *fields[1:])
 
     def _opened(self, _time_ns: int, model: TopicModel, found: str, durable: str) -> None:
+        """The log was opened by the process itself: take over what it found, as ``check`` does."""
         assert found == durable, f"{model.name}: not durable after open"
+        end = int(found)
         for start, batch in model.in_doubt:
-            if start + len(batch) == int(found):
-                return  # which entries those are is for the next check to find out
-        assert model.durable <= int(found) <= len(model.entries), (
-            f"{model.name}: opened with {found} entries, {model.durable} were durable"
+            if start == len(model.entries) and start + len(batch) == end:
+                model.appended(batch)
+                self.acknowledged_ns[model.name] += [0] * len(batch)
+        model.in_doubt.clear()
+        least = len(model.entries) if self._all_survives else model.durable
+        assert least <= end and end in model.ends, (
+            f"{model.name}: opened with {end} entries, {least} to {len(model.entries)} may be there"
         )
-        model.durable = int(found)
+        del model.entries[end:], self.acknowledged_ns[model.name][end:]
+        model.ends = {known for known in model.ends if known <= end}
+        model.durable = end
+
+    def _stands(self, _time_ns: int, model: TopicModel, name: str, at: str, oldest: str) -> None:
+        """After an opening: where a cursor stands. One that was never made durable begins anew."""
+        cursor = model.cursors.get(name)
+        if cursor is not None:
+            end = len(model.entries)
+            assert cursor.allows(int(at), int(oldest), end), f"{model.name}: cursor {name} came back at {at}"
+            cursor.is_kept = cursor.is_kept and cursor.is_saved
+            cursor.pinned(int(at))
+            cursor.in_doubt.clear()
 
     def _append(self, _time_ns: int, model: TopicModel, first: str, count: str) -> None:
         serials = range(int(first), int(first) + int(count))
@@ -59,14 +83,6 @@ class Ledger:
         self.acknowledged_ns[model.name] += [time_ns] * len(batch)
         self.acknowledged_count += 1
         self._set_durable(model, durable)
-
-    def _refused(self, _time_ns: int, model: TopicModel) -> None:
-        """The last append failed and has changed nothing."""
-        model.in_doubt.pop()
-
-    def _doubtful(self, _time_ns: int, model: TopicModel) -> None:
-        """The last append failed half-way: it stays in doubt."""
-        assert model.in_doubt
 
     def _set_durable(self, model: TopicModel, durable: str) -> None:
         assert model.durable <= int(durable) <= len(model.entries), (
@@ -94,13 +110,13 @@ class Ledger:
         cursor.moved(int(position), self._persist_every)
         cursor.in_doubt.clear()
 
-    def check(self, wal: Walrus, random: Random, all_survives: bool) -> None:
+    def check(self, wal: Walrus, random: Random) -> None:
         """Compare a log that was opened after the crash, and take over what it holds."""
         assert set(wal.topics()) <= set(self.models), f"topics of nobody: {wal.topics()}"
         assert wal.recovery_report.damages == (), f"damage: {wal.recovery_report.damages}"
         assert wal.recovery_report.foreign_files == ()
         for name, model in self.models.items():
-            model.check(wal, random, all_survives)
+            model.check(wal, random, self._all_survives)
             del self.acknowledged_ns[name][len(model.entries) :]
             # An entry in doubt that came to stay was acknowledged by nobody, at no time.
             missing = len(model.entries) - len(self.acknowledged_ns[name])

@@ -19,7 +19,7 @@ import pytest
 from .children import environment
 from .machine import make_file_system, need_root, need_tool, new_point, run_or_skip, unmount
 
-IMAGE_BYTES = 48 << 20
+IMAGE_BYTES = 20 << 20
 SECTOR_BYTES = 512
 
 
@@ -77,7 +77,7 @@ class Recorder:
         make_file_system("ext4", self.image, IMAGE_BYTES)
         self.disk_point = new_point(folder)
         self.point = new_point(folder)
-        self._errors = tempfile.TemporaryFile()
+        self._errors = os.memfd_create("errors")
         self.process = self._start()
         self.device = ""
 
@@ -95,8 +95,8 @@ class Recorder:
             if (self.disk_point / "disk").exists():
                 return process
             if process.poll() is not None:
-                self._errors.seek(0)
-                pytest.skip(f"FUSE does not work here: {self._errors.read().decode()[-300:]}")
+                problems = os.pread(self._errors, 1 << 20, 0).decode()
+                pytest.skip(f"FUSE does not work here: {problems[-300:]}")
             time.sleep(0.005)
         process.kill()
         raise AssertionError("the disk does not come up")
@@ -112,6 +112,19 @@ class Recorder:
     def unmount(self) -> None:
         """Unmount the file system; the disk stays."""
         unmount(self.point)
+
+    def data_ranges(self, folder: Path) -> list[int]:
+        """Return where on the disk the bytes of the files in a folder lie: first, end, first, end, ..."""
+        need_tool("filefrag")
+        listing = subprocess.run(
+            ["filefrag", "-e", "-v", "-b4096", *map(str, folder.iterdir())], capture_output=True, text=True
+        )
+        found = []
+        for line in listing.stdout.splitlines():
+            fields = line.replace("..", " ").replace(":", " ").split()
+            if fields and fields[0].isdigit():
+                found += [int(fields[3]) * 4096, (int(fields[4]) + 1) * 4096]
+        return found
 
     def set_mode(self, mode: str) -> None:
         """Tell the disk how to answer from now on; in one step, it reads at any moment."""
@@ -129,7 +142,7 @@ class Recorder:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        self._errors.close()
+        os.close(self._errors)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ payloads by (topic, serial), so a line names them instead of carrying them.
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ SHARES = {"append": 10.0, "batch": 3.0, "read": 4.0, "read_batch": 2.0, "sync": 
 Say = Callable[..., None]
 
 
+@functools.lru_cache(maxsize=8192)
 def payload(seed: str, topic: str, serial: int) -> bytes:
     """Return the bytes of an entry, which name it; most are short, some need blocks of their own."""
     random = Random(f"{seed} {topic} {serial}")
@@ -111,6 +113,9 @@ class Steps:
         """Tell what the log holds now that it is open; all of that is durable."""
         for topic in self.topics:
             self.say("opened", topic, self.wal.next_offset(topic), self.wal.durable_offset(topic))
+            oldest = self.wal.oldest_offset(topic)
+            for cursor in CURSORS:
+                self.say("stands", topic, cursor, self.wal.cursor_offset(topic, cursor), oldest)
 
     def step(self) -> None:
         """Take one step. Raises: whatever the log raises; the line that says so is for the caller."""

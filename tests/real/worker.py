@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -41,13 +42,37 @@ def end(say: Say, error: WalrusError) -> None:
     os._exit(0)
 
 
-def work(steps: Steps) -> None:
+def insist(steps: Steps) -> None:
+    """Try everything that writes, on a log of which a sync has failed: nothing may succeed."""
+    wal, topic = steps.wal, steps.topics[0]
+    calls: list[Callable[[], object]] = [
+        wal.sync,
+        lambda: wal.append_for_topic(topic, b"refused"),
+        lambda: wal.append_for_topic("a topic that was not there", b"refused"),
+        lambda: wal.batch_append_for_topic(topic, [b"refused"] * 3),
+        lambda: wal.append_nowait(topic, b"refused"),
+        lambda: wal.seek(topic, wal.oldest_offset(topic)),
+        wal.sync,
+    ]
+    for number, call in enumerate(calls):
+        try:
+            call()
+        except WalrusError:
+            continue
+        raise AssertionError(f"call {number} succeeded after a failed sync")
+    steps.say("insisted")
+
+
+def work(steps: Steps, insists: bool) -> None:
     """Take steps for ever."""
     try:
         while True:
-            steps.step()
-    except WalrusError as error:
-        end(steps.say, error)
+            try:
+                steps.step()
+            except WalrusError as error:
+                if insists:
+                    insist(steps)
+                end(steps.say, error)
     except BaseException:
         traceback.print_exc()
         os._exit(1)
@@ -82,10 +107,10 @@ def run(config: dict[str, Any]) -> None:
     if config.get("only_opens"):
         sys.stdin.read()
         return
-    threads = [threading.Thread(target=work, args=(steps,)) for steps in all_steps[1:]]
+    threads = [threading.Thread(target=work, args=(steps, False)) for steps in all_steps[1:]]
     for thread in threads:
         thread.start()
-    work(all_steps[0])
+    work(all_steps[0], config.get("insists", False))
 
 
 if __name__ == "__main__":
