@@ -7,6 +7,7 @@ Prints a line for each level, then ``REFUSED LEVELS``. Any violation is a traceb
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -24,6 +25,7 @@ from .steps import Steps, open_log
 STEPS_MAX = 3000
 REFUSALS = 12
 SPARE_BYTES = 1 << 20
+PAGE_BYTES = 4096
 SHARES = {"append": 10.0, "batch": 3.0, "read": 1.0, "sync": 0.4}
 
 
@@ -52,8 +54,16 @@ class Level:
         free_bytes = status.f_bavail * status.f_frsize
         left_bytes = self.random.choice([0, self.random.randrange(1 << 18), self.random.randrange(3 << 20)])
         with open(self.ballast, "ab") as sink:
-            if free_bytes > left_bytes:
-                os.posix_fallocate(sink.fileno(), os.fstat(sink.fileno()).st_size, free_bytes - left_bytes)
+            length_bytes = free_bytes - left_bytes
+            while length_bytes > 0:
+                try:
+                    os.posix_fallocate(sink.fileno(), 0, length_bytes)
+                    break
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
+                # The file system takes some for itself.
+                length_bytes -= PAGE_BYTES
         return left_bytes
 
     def work(self, wal: Walrus, steps_max: int, refusals: int) -> None:
