@@ -204,8 +204,8 @@ class Allocator:
             batch = list(self._unwiped)
             if not batch:
                 return
-            for segment, slot, _slots in batch:
-                segment.wipe_marks(slot)
+            for segment, slot, slots in batch:
+                segment.wipe_marks(slot, slots)
             self._files.sync(segment.file for segment, _slot, _slots in batch)
             kept = self._wipe_pages(batch)
             self._files.sync(segment.file for segment, _slot, _slots in batch)
@@ -231,7 +231,7 @@ class Allocator:
         for item in batch:
             segment, slot, slots = item
             # The zeros first, so that the slots are free whatever the backend's discard does.
-            segment.wipe(slot, slots)
+            segment.wipe(slot)
             if can_discard and segment.header.block_size_bytes >= SPARE_BYTES_MIN and slots <= room:
                 room -= slots
                 kept.append(item)

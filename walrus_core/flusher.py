@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _thread
 import threading
+import time
 import weakref
 from queue import Empty, SimpleQueue
 from typing import Protocol
@@ -91,9 +92,10 @@ def _run(
 def _work(
     worker: weakref.ref[Worker], wakes: SimpleQueue[None], stops: SimpleQueue[None], interval_s: float
 ) -> None:
+    wait_s = interval_s
     while True:
         wakes.get()
-        if stops.qsize() or (interval_s and _stopped_within(stops, interval_s)):
+        if stops.qsize() or (wait_s > 0 and _stopped_within(stops, wait_s)):
             return
         while wakes.qsize():
             wakes.get()
@@ -103,9 +105,13 @@ def _work(
         target = worker()
         if target is None:
             return
+        started_s = time.monotonic()
         again = target.tick()
         del target
+        wait_s = interval_s
         if again:
+            # What is left may have been written right after the sync began: its interval runs since then.
+            wait_s -= time.monotonic() - started_s
             wakes.put(None)
 
 

@@ -90,19 +90,21 @@ class Segment:
         at = self.slot_at(slot) + fmt.MARK_AT[mark.generation % 2]
         self.file.write(at, pages.encode_mark(mark, self.key).ljust(fmt.SECTOR_SIZE, b"\0"))
 
-    def wipe_marks(self, slot: int) -> None:
-        """Zero the marks of a block that is given up. Not durable. Raises: StorageError.
+    def wipe_marks(self, slot: int, slots: int) -> None:
+        """Zero the marks of a block that is given up, and the first pages of its later slots.
 
-        Durable before ``wipe``, so that a header page torn by a crash in the middle of the wipe has
-        no marks any more: it is crash residue then, and no damage.
+        Not durable. Raises: StorageError. Durable before ``wipe``: after a crash in the middle of
+        that, the header page may be torn, and the slots behind it are nobody's. Without marks the
+        one is crash residue, and without payload the others are free; neither is damage.
         """
         at = self.slot_at(slot) + fmt.MARK_AT[0]
         self.file.write(at, bytes(fmt.PAGE_SIZE - fmt.MARK_AT[0]))
-
-    def wipe(self, slot: int, slots: int) -> None:
-        """Zero the first page of every slot of a block. Not durable. Raises: StorageError."""
-        for each in range(slot, slot + slots):
+        for each in range(slot + 1, slot + slots):
             self.file.write(self.slot_at(each), bytes(fmt.PAGE_SIZE))
+
+    def wipe(self, slot: int) -> None:
+        """Zero the header page of a block, after ``wipe_marks``. Not durable. Raises: StorageError."""
+        self.file.write(self.slot_at(slot), bytes(fmt.PAGE_SIZE))
 
     def discard(self, slot: int, slots: int) -> None:
         """Give the space of slots back. Not durable. Raises: StorageError."""

@@ -310,6 +310,25 @@ def test_nothing_given_back_is_missed_after_a_power_cut(memory_store):
             assert all(entry.data == bytes([entry.offset]) * WHOLE_BLOCK for entry in entries)
 
 
+def test_a_block_of_several_slots_is_wiped_without_a_trace_of_damage(memory_store):
+    """Killed inside the wipe: what lies where later slots begin is payload, and looks like nothing."""
+    wal, backend = with_faults(memory_store, fsync_schedule=NEVER)
+    wal.append_for_topic("t", b"\xff" * 40_000)
+    wal.append_for_topic("t", b"next" * 3000)
+    wal.sync()
+    killed = []
+    for operation in ("write", "sync", "discard"):
+        backend.during(operation, lambda: killed.append(memory_store.killed()), times=None)
+    wal.read_next("t")
+    wal.sync()
+    assert wal.oldest_offset("t") == 1 and backend.calls["discard"], "nothing was given back"
+    wal.close()
+    for store in killed:
+        with store.open() as after:
+            assert after.recovery_report.damages == ()
+            assert contents(after, "t")[-1] == b"next" * 3000
+
+
 def test_slots_are_leased_again_and_old_bytes_never_come_back(memory_store):
     wal, backend = with_faults(memory_store, fsync_schedule=NEVER, consistency=LOOSE)
     wal.append_for_topic("idle", b"keeps the first segment")

@@ -1,0 +1,104 @@
+"""Syncs that fail on a device that answers EIO: the log stops, and reopening finds the truth.
+
+A failed sync leaves pages in the cache that are clean and that no disk has. So the first reopening
+is on the same mount, where they can still be read, wherever the file system lets one write again;
+what it finds must also be there after the next mount, which finds only what the disk has.
+``WALRUS_FAILED_SYNCS=N`` makes N failures a backend.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from walrus_core import Walrus
+from walrus_core.errors import StorageError
+
+from .children import TOPICS, Worker, full_config, need
+from .ledger import Ledger
+from .recorder import Recorder, recorder
+from .steps import open_log
+
+FAILURES = int(os.environ.get("WALRUS_FAILED_SYNCS", "9"))
+SEED = os.environ.get("WALRUS_SEED", "syncs")
+MODES = ("eio-data", "eio-write", "eio-flush")
+
+
+def contents(wal: Walrus) -> dict[str, list[tuple[int, bytes]]]:
+    """Return every entry of every topic."""
+    return {topic: [(entry.offset, entry.data) for entry in wal.topic(topic)] for topic in wal.topics()}
+
+
+class Failure:
+    """One log on a disk that fails under it."""
+
+    def __init__(self, disk: Recorder, name: str, number: int) -> None:
+        self.seed = f"{SEED} {name} {number}"
+        self.random = Random(self.seed)
+        self.disk = disk
+        self.mode = MODES[number % len(MODES)]
+        more = {"seed": self.seed, "life": 0, "first_serial": 0, "insists": True, "threads": 1}
+        self.config = full_config(name, self.random, directory=str(disk.point / f"log-{number}"), **more)
+        self.ledger = Ledger(self.seed, TOPICS, self.config["persist_every"])
+
+    def work(self) -> None:
+        """Let a worker work until the disk has failed it and it has insisted in vain."""
+        worker = Worker(self.config)
+        wanted = self.random.randint(5, 80)
+        has_failed = False
+        try:
+            while line := worker.line():
+                self.ledger.take(line)
+                if self.ledger.acknowledged_count >= wanted and not has_failed:
+                    ranges = self.disk.data_ranges(Path(self.config["directory"]))
+                    numbers = " ".join(map(str, ranges)) if self.mode == "eio-data" else ""
+                    self.disk.set_mode(f"{self.mode} {numbers}")
+                    has_failed = True
+        finally:
+            self.disk.set_mode("ok")
+            worker.rest()
+        assert worker.process.returncode == 0
+        assert self.ledger.insisted, f"it ended with {self.ledger.ended!r}"
+        kind = self.ledger.ended.split()[0]
+        assert kind in ("SyncFailedError", "StorageError", "PoisonedError"), self.ledger.ended
+
+    def reopen(self) -> bool:
+        """Judge the log. Returns: whether it could be opened on the mount on which the sync failed."""
+        first = None
+        try:
+            with open_log(self.config["directory"], self.config) as wal:
+                first = contents(wal)
+                self.ledger.check(wal, self.random)
+        except StorageError:
+            # The file system has shut itself: it takes a new mount.
+            pass
+        self.disk.unmount()
+        self.disk.mount()
+        with open_log(self.config["directory"], self.config) as wal:
+            for topic, entries in (first or {}).items():
+                # What every cursor had passed may have been given back by the close in between.
+                left = [entry for entry in entries if entry[0] >= wal.oldest_offset(topic)]
+                assert contents(wal)[topic] == left, "entries came from the cache and are gone"
+            self.ledger.check(wal, self.random)
+            wal.append_for_topic("after", b"the fault")
+        return first is not None
+
+
+@pytest.mark.parametrize("name", ["fd each", "fd ring each", "fd O_DSYNC", "mmap each"])
+def test_a_failed_sync_stops_the_log(name: str, tmp_path: Path) -> None:
+    need(name)
+    same_mount = 0
+    with recorder(tmp_path) as disk:
+        for number in range(FAILURES):
+            failure = Failure(disk, name, number)
+            try:
+                failure.work()
+                same_mount += failure.reopen()
+            except (AssertionError, StorageError) as error:
+                where = f"WALRUS_SEED={SEED!r}, failure {number}, {failure.mode}"
+                raise AssertionError(f"{where}: {error}") from error
+    assert same_mount, "no reopening was on the mount on which the sync had failed"
+    print(f"{FAILURES} failed syncs, {same_mount} reopened on the same mount")
