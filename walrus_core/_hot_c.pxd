@@ -48,7 +48,7 @@ cdef class Tail:
     cdef int _set_state(self, object state) except -1
     cdef uint64_t _now(self) except? 0
     cdef bint _has_room(self, uint64_t length) noexcept
-    cdef bint _has_descriptor(self) noexcept
+    cdef bint _has_space(self, uint64_t size) noexcept
     cdef bint _is_mapped(self, uint64_t size) noexcept
     cdef uint64_t _direct_max(self) noexcept
     cdef object _append_bytes(self, bytes payload)

@@ -59,7 +59,7 @@ cdef class Tail:
         self._set_state(state)
         self._write = write
         self._clock = clock
-        self._descriptor = descriptor
+        self._descriptor = descriptor if WALRUS_HAS_PWRITE else -1
         self._base = base
         self._released = False
         self.key = key
@@ -136,14 +136,10 @@ cdef class Tail:
 
     def has_room(self, uint64_t size):
         """Say whether frames of ``size`` bytes can be written without anything made ready before."""
-        cdef uint64_t limit = self.reserved if size >= CALL_MIN else min(self.reserved, self.ready)
-        return self._at <= limit and size <= limit - self._at
+        return self._has_space(size)
 
     def prepare(self, uint64_t start, uint64_t stop):
-        """Have the pages of ``[start, stop)`` made ready in the background, where there is a window.
-
-        Called for a reserved range that appends will soon reach. Does not wait.
-        """
+        """Have the pages of a reserved range that appends will soon reach made ready; does not wait."""
         if self._window.held and start < stop <= <uint64_t> self._window.buffer.len:
             walrus_prepare(<uint8_t*> self._window.buffer.buf + start, <size_t> (stop - start))
 
@@ -179,25 +175,23 @@ cdef class Tail:
         return time.time_ns()
 
     cdef inline bint _has_room(self, uint64_t length) noexcept:
-        cdef uint64_t limit = min(self.reserved, self.end)
-        if length < CALL_MIN and walrus_frame_size(length) < CALL_MIN:
-            limit = min(limit, self.ready)
-        return self.claimed == self._at and not self._released \
-            and self._at <= limit and length <= limit - self._at and walrus_frame_size(length) <= limit - self._at
+        return self.claimed == self._at and not self._released and length <= <uint64_t> INT64_MAX \
+            and self._has_space(walrus_frame_size(length))
 
-    cdef inline bint _has_descriptor(self) noexcept:
-        return WALRUS_HAS_PWRITE and self._descriptor >= 0
+    cdef inline bint _has_space(self, uint64_t size) noexcept:
+        cdef uint64_t limit = min(self.reserved, self.end)
+        if size < CALL_MIN:
+            limit = min(limit, self.ready)
+        return self._at <= limit and size <= limit - self._at
 
     cdef inline bint _is_mapped(self, uint64_t size) noexcept:
         """Say whether ``size`` bytes of frames go into the window: a call copies many pages for less."""
-        return self._window.held and (size < CALL_MIN or not self._has_descriptor())
+        return self._window.held and (size < CALL_MIN or self._descriptor < 0)
 
     cdef inline uint64_t _direct_max(self) noexcept:
         """Return the length up to which the GIL is held from here to the copy into the frame."""
-        if self._has_descriptor() and not self._window.held:
-            return STAGED_MAX - WALRUS_HEADER_SIZE
-        if self._has_descriptor():
-            return CALL_MIN - WALRUS_HEADER_SIZE - WALRUS_ALIGN
+        if self._descriptor >= 0:
+            return (CALL_MIN - WALRUS_ALIGN if self._window.held else STAGED_MAX) - WALRUS_HEADER_SIZE
         return RELEASE_MIN - WALRUS_HEADER_SIZE - WALRUS_ALIGN
 
     cdef object _append_bytes(self, bytes payload):
@@ -221,7 +215,7 @@ cdef class Tail:
         offset = self.first_offset + index
         if self._is_mapped(size):
             self._put_in_window(payload, length, timestamp)
-        elif self._has_descriptor():
+        elif self._descriptor >= 0:
             self._put_in_file(payload, length, timestamp, is_quick)
         else:
             self._put_by_call(payload, length, timestamp)
@@ -244,7 +238,7 @@ cdef class Tail:
     def writes_alone(self):
         """True where the tail needs no Python code to write and to tell the time."""
         return self._clock is None and WALRUS_HAS_CLOCK and (
-            self._window.held or self._has_descriptor())
+            self._window.held or self._descriptor >= 0)
 
     cdef object append_quickly(self, bytes payload):
         """Append a payload of less than QUICK_MAX bytes to a tail that ``writes_alone``.
@@ -327,8 +321,6 @@ cdef class Tail:
             _write_all(
                 self._descriptor, _scratch + lanes_size, <size_t> size, NULL, 0, 0, self._base + self._at, True)
         return 0
-
-    # --- with the lock ------------------------------------------------------------------------------
 
     cdef int _put_in_window(self, const uint8_t* payload, uint64_t length, uint64_t timestamp) except -1:
         cdef uint64_t at = self._at, size = walrus_frame_size(length), key = self.key
