@@ -121,8 +121,8 @@ class Engine:
             self.gate,
             self.events.synced,
             self._sealed,
-            wake=self._flusher.wake if wakes else _do_nothing,
-            urge=self._flusher.wake if schedule.kind == "never" else _do_nothing,
+            wake=self._flusher.wake if wakes else (lambda: None),
+            urge=self._flusher.wake if schedule.kind == "never" else (lambda: None),
             durable_writes=options.durable_writes,
             keeps_noted=self._waits,
         )
@@ -398,7 +398,3 @@ class Engine:
             self.gate.leave(FORKED)
             if self._lock is not None:
                 self._lock.forget_in_child()
-
-
-def _do_nothing() -> None:
-    """For schedules in which nothing has to be woken."""
