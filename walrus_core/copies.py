@@ -192,7 +192,9 @@ def _state_findings(
         # The first state of a page that was never finished: the page counts as new.
         if is_log:
             return [evolve(base, kind=LOG_KIND, category=DAMAGE, remedy=REBUILD)]
-        return [evolve(base, category=TORN, at_bytes=base.at_bytes + at) for at in unsound]
+        # An open takes the page for a new one; so it is, once the sector is empty.
+        lone = evolve(base, category=DAMAGE, remedy=REPAIR, mended=bytes(fmt.SECTOR_SIZE))
+        return [evolve(lone, at_bytes=base.at_bytes + at) for at in unsound]
     # The first state is in both sectors before there is a third.
     lost = [at for at in fmt.STATE_AT if at not in sound and (any(sectors[at]) or newest.generation > 2)]
     again = newest._replace(generation=newest.generation + 1)
