@@ -328,20 +328,25 @@ def test_a_zeroed_mark_of_a_closed_log_is_found(memory_store):
         memory_store.write_file(name, data)
 
 
-def test_a_lost_end_is_told_by_cursors(memory_store):
+@pytest.mark.parametrize(
+    ("is_closed", "kind"), [(False, "entries missing at the end"), (True, "missing block")]
+)
+def test_a_lost_end_is_told_by_cursors(memory_store, is_closed, kind):
+    """And after a clean close by the topic's own page."""
     wal = memory_store.open(fsync_schedule=NEVER)
     for number in range(6):
         wal.append_for_topic("t", b"<entry %d>" % number + bytes(WHOLE_BLOCK))
     wal.seek("t", 0, cursor="slow")
     wal.seek("t", 6)
     wal.sync()
-    wal.close()
+    if is_closed:
+        wal.close()
+    else:
+        memory_store = memory_store.killed()
     (newest,) = memory_store.names(".wal")[1:]
     lost = [n for n in range(6) if frame_of(memory_store, n)[0] == newest]
     del memory_store._memory.files[f"{memory_store.path}/{newest}"]
-    assert [(kind, *rest[2:]) for kind, *rest in damages(memory_store)] == [
-        ("entries missing at the end", "t", lost[0], 6)
-    ]
+    assert [(kind, *rest[2:]) for kind, *rest in damages(memory_store)] == [(kind, "t", lost[0], 6)]
 
 
 def test_a_truncated_segment(memory_store):
