@@ -23,6 +23,7 @@ BLOCK_KIND = "block header"
 MARK_KIND = "block mark"
 CURSORS_KIND = "cursors.db header"
 IDENTITY_KIND = "cursor page identity"
+FREE_KIND = "free cursor page"
 STATE_KIND = "cursor state"
 STATES_KIND = "cursor states"
 LOG_KIND = "cursors.db log page"
@@ -158,6 +159,15 @@ def _page_findings(path: str, log_id: bytes, number: int, page: bytes) -> list[F
         if not has_state:
             # A page that a crash tore while it got its owner: it counts as free.
             return [Finding(category=TORN, kind=kind, path=path, at_bytes=at + fmt.IDENTITY_AT)]
+        written = [
+            place
+            for place in range(0, fmt.PAGE_SIZE, fmt.SECTOR_SIZE)
+            if any(page[place : place + fmt.SECTOR_SIZE])
+        ]
+        if len(written) == 1:
+            # An owner has more than one sector: the page is free, and was written to by nobody of ours.
+            free = Finding(category=DAMAGE, kind=FREE_KIND, path=path, at_bytes=at + written[0])
+            return [evolve(free, remedy=REPAIR, mended=bytes(fmt.SECTOR_SIZE))]
         return [Finding(category=DAMAGE, kind=kind, path=path, at_bytes=at + fmt.IDENTITY_AT, remedy=REBUILD)]
     base = Finding(
         category=DAMAGE if has_state else TORN,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -114,24 +115,25 @@ def test_a_damaged_entry_is_told_with_its_place(run, closed):
     ]
 
 
-def test_a_killed_log_is_sound_and_its_tail_is_told(run, start, small_blocks, tmp_path):
-    (tmp_path / "f").write_bytes(b"x" * 50 + b"\n" + b"y" * 50 + b"\n")
-    assert run("ingest", "f", "--topic", "t", "--batch", "1").exit_code == 0
-    (path,) = small_blocks.glob("*.wal")
+def test_a_killed_log_is_sound_and_its_tail_is_told(run, small_blocks, tmp_path):
+    """A copy of an open log is what the death of its process leaves; here with the last frame half there."""
+    killed = tmp_path / "killed"
+    with Walrus.builder().data_dir(small_blocks).fsync_schedule(NEVER).build() as wal:
+        wal.append_for_topic("t", b"x" * 50)
+        wal.append_for_topic("t", b"y" * 50)
+        shutil.copytree(small_blocks, killed)
+    (path,) = killed.glob("*.wal")
     data = bytearray(path.read_bytes())
     at = data.find(b"y" * 50)
-    # As a kill leaves it: no mark, and the last frame half there.
-    base = fmt.SEGMENT_HEADER_SIZE
-    data[base + fmt.MARK_AT[0] : base + fmt.PAGE_SIZE] = bytes(fmt.PAGE_SIZE - fmt.MARK_AT[0])
     data[at + 25 : at + 50] = bytes(25)
     path.write_bytes(data)
-    result = run("verify", "--json")
+    result = run("verify", "--json", "--data-dir", killed)
     facts = json.loads(result.stdout)
     assert (result.exit_code, facts["verdict"]) == (0, "sound")
     (torn,) = facts["torn"]
     assert (torn["kind"], torn["topic"], torn["first_offset"]) == ("torn tail", "t", 1)
     assert torn["at_bytes"] == at - fmt.FRAME_HEADER_SIZE
-    assert "left by a crash" in run("verify").stdout
+    assert "left by a crash" in run("verify", "--data-dir", killed).stdout
 
 
 def test_nothing_is_written_not_even_a_lock_file(run, closed):

@@ -254,7 +254,7 @@ def test_a_flip_anywhere_in_cursors_db_is_found_where_it_is(memory_store):
             elif inside < fmt.IDENTITY_AT and is_used:
                 expected = ("cursor state", sector) if inside - sector < fmt.STATE_SIZE else None
             elif inside < fmt.IDENTITY_AT:
-                expected = ("cursor page identity", fmt.IDENTITY_AT)  # a state that belongs to nobody
+                expected = ("free cursor page", sector)  # a state that belongs to nobody
             elif is_used:
                 copy = fmt.IDENTITY_AT if inside < fmt.IDENTITY_COPY_AT else fmt.IDENTITY_COPY_AT
                 expected = ("cursor page identity, one of two copies", copy)
