@@ -179,7 +179,11 @@ def test_a_block_larger_than_any_entry(opened, tmp_path):
     assert answer["next"] == {"u": 1}
 
 
-@pytest.mark.parametrize("algorithm", [fmt.CHECKSUM_FNV1A64, fmt.CHECKSUM_CRC32C])
+@pytest.mark.parametrize(
+    ("opened", "algorithm"),
+    [("fd", fmt.CHECKSUM_FNV1A64), ("mmap", fmt.CHECKSUM_CRC32C)],
+    indirect=["opened"],
+)
 def test_frames_that_say_they_are_larger_than_memory(opened, tmp_path, algorithm):
     """The first is sound, and 400 MiB of zeros; behind it stands one that is not."""
     directory = tmp_path / "log"
