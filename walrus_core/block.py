@@ -164,7 +164,7 @@ class Block:
         capabilities = self.file.backend_capabilities
         try:
             maps = capabilities.memory and not (is_synced_each and capabilities.fileno)
-            window = handle.memory(self.base, self.length_bytes) if maps else None
+            window = self.file.memory(self.base, self.length_bytes) if maps else None
             descriptor = handle.fileno() if capabilities.fileno else -1
             self.tail = hot.Tail(
                 write=self.write,

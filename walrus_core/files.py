@@ -145,6 +145,10 @@ class LogFile:
         """Give the space of a range back; only where the backend can."""
         self._write(lambda handle: _capable(handle).discard(at_bytes, length_bytes), "discard")
 
+    def memory(self, at_bytes: int, length_bytes: int) -> memoryview:
+        """Return a writable window onto a range; only where the backend can. Raises: StorageError."""
+        return self._read(lambda handle: _capable(handle).memory(at_bytes, length_bytes))
+
     def prepare(self, at_bytes: int, length_bytes: int) -> None:
         """Tell that a range of a window will soon be written all along. Raises: StorageError."""
         self._read(lambda handle: _capable(handle).prepare(at_bytes, length_bytes))

@@ -206,3 +206,31 @@ def test_a_full_disk_at_every_write_of_an_opening(memory_store, place):
     again = killed.open()
     assert contents(again, "t") == [b"%d" % number * 4000 for number in range(4)]
     assert again.recovery_report.damages == ()
+
+
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.EIO])
+@pytest.mark.parametrize("schedule", [NEVER, FsyncSchedule.milliseconds(1)])
+def test_a_block_that_cannot_be_mapped_is_a_typed_error(make_store, monkeypatch, schedule, number):
+    store = make_store("mmap")
+    wal = store.open(fsync_schedule=schedule)
+    wal.append_for_topic("t", b"a")
+
+    def fail(file, at_bytes, length_bytes):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("walrus_mmap.file.MmapFile.memory", fail)
+        for call in (
+            lambda: wal.append_for_topic("u", b"x"),
+            lambda: wal.append_for_topic("t", bytes(30_000)),
+            lambda: wal.batch_append_for_topic("t", [bytes(10_000)] * 3),
+        ):
+            with pytest.raises(StorageError) as caught:
+                call()
+            assert caught.value.errno == number
+    assert wal.append_for_topic("t", b"b") == 1
+    assert wal.append_for_topic("u", b"x") == 0
+    wal.close()
+    wal = store.open()
+    assert contents(wal, "t") == [b"a", b"b"]
+    assert wal.recovery_report.damages == ()

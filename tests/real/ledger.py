@@ -97,16 +97,19 @@ class Ledger:
         for cursor in model.cursors.values():
             cursor.pinned(cursor.position)
 
-    def _read(self, _time_ns: int, model: TopicModel, name: str, at: str, target: str) -> None:
+    def _read(self, _time_ns: int, model: TopicModel, name: str, at: str, target: str, end: str) -> None:
         cursor = model.cursors.setdefault(name, CursorModel(int(at), is_kept=False))
         if not cursor.is_kept:
             cursor.position = cursor.floor = int(at)
         assert cursor.position == int(at), f"{model.name}: cursor {name} moved to {at} by itself"
-        for position in range(int(at) + 1, int(target) + 1):
+        for position in range(int(at) + 1, int(target if cursor.is_kept else end) + 1):
             cursor.may_move(position)
 
-    def _moved(self, _time_ns: int, model: TopicModel, name: str, position: str) -> None:
+    def _moved(self, _time_ns: int, model: TopicModel, name: str, first: str, position: str) -> None:
         cursor = model.cursors[name]
+        assert cursor.position == int(first) or not cursor.is_kept, (
+            f"{model.name}: cursor {name} at {cursor.position} went on at {first}"
+        )
         cursor.moved(int(position), self._persist_every)
         cursor.in_doubt.clear()
 
