@@ -316,8 +316,9 @@ while time.monotonic() < end_s:
         raise AssertionError("refused outside a handler")
 signal.signal(signal.SIGALRM, signal.SIG_IGN)
 assert counts["worked"] + counts["refused"] > 50, counts
-entries = list(wal.topic("t"))
-assert [entry.offset for entry in entries] == list(range(wal.oldest_offset("t"), wal.next_offset("t")))
+offsets = [entry.offset for entry in wal.topic("t")]
+oldest = wal.oldest_offset("t")  # what was consumed may be given back meanwhile
+assert [offset for offset in offsets if offset >= oldest] == list(range(oldest, wal.next_offset("t")))
 wal.close()
 wal = store.open()
 assert wal.recovery_report.damages == ()
