@@ -1,0 +1,313 @@
+"""Seeded bugs of the rooms that write: when to sync, what is published, what is leased and given back."""
+
+from __future__ import annotations
+
+from .bug import Bug
+
+DURABILITY = "tests/api/test_durability.py"
+COVER = "tests/api/test_sync_cover.py"
+POWER = "tests/crash/test_power.py::test_seed"
+CUTS = "tests/crash/test_cuts.py::test_seed"
+INTERRUPTS = "tests/sweeps/test_interrupts.py"
+FAULTS = "tests/sweeps/test_io_faults.py"
+
+BUGS = [
+    # --- when an entry is durable ---------------------------------------------------------------
+    Bug(
+        "marked before the sync",
+        "walrus_core/syncer.py",
+        "        if not self._durable_writes:\n"
+        "            self._files.sync_one(block.file)\n"
+        "            self._synced(1, time.monotonic() - started_s)\n"
+        "        topic.durable_offset = end_offset\n"
+        "        if state is not None:\n"
+        "            self._mark(topic, [(block, state)], True)\n"
+        "            self._marked_s = started_s\n",
+        "        topic.durable_offset = end_offset\n"
+        "        if state is not None:\n"
+        "            self._mark(topic, [(block, state)], True)\n"
+        "            self._marked_s = started_s\n"
+        "        if not self._durable_writes:\n"
+        "            self._files.sync_one(block.file)\n"
+        "            self._synced(1, time.monotonic() - started_s)\n",
+        "a mark vouches for frames that a failing sync or a power cut takes away",
+        (POWER,),
+    ),
+    Bug(
+        "durable up to the end after the sync",
+        "walrus_core/syncer.py",
+        "topic.durable_offset = end_offset\n        if state",
+        "topic.durable_offset = topic.next_offset\n        if state",
+        "an entry written while the sync was under way counts as durable",
+        (f"{COVER}::test_a_sync_covers_what_was_there_when_it_began",),
+    ),
+    Bug(
+        "uncovered caller let go",
+        "walrus_core/syncer.py",
+        "                raise self._uncovered(offset)",
+        "                pass",
+        "an append returns although the sync proved nothing for its entry",
+        (f"{COVER}::test_a_sync_that_does_not_cover_its_caller_acknowledges_nothing",),
+    ),
+    Bug(
+        "mark of a batch that is not published",
+        "walrus_core/syncer.py",
+        "if block.is_sealed or block.first_offset + state.entries > topic.durable_offset:",
+        "if block.is_sealed:",
+        "a mark vouches for part of a batch",
+        (POWER, CUTS),
+    ),
+    Bug(
+        "clean flag never taken back",
+        "walrus_core/syncer.py",
+        "                    self._cursors.set_clean(False)",
+        "                    self._cursors.is_clean = False",
+        "the next open believes clean marks that are from before a crash",
+        (POWER,),
+    ),
+    Bug(
+        "seal without a sync",
+        "walrus_core/topic.py",
+        "            before.final = State(*before.tail.state) if final is None else final\n",
+        "            before.final = State(*before.tail.state) if final is None else final\n"
+        "            before.write_mark(before.final, fmt.MARK_SEALED)\n",
+        "a seal vouches for bytes that may never reach the disk",
+        (POWER,),
+    ),
+    Bug(
+        "dirty after the write",
+        "walrus_core/topic.py",
+        "                if not self.is_dirty:\n                    self.note_dirty(active)\n",
+        "",
+        "nobody syncs what was appended behind a completed sync",
+        (DURABILITY,),
+    ),
+    Bug(
+        "batch acknowledged before its sync",
+        "walrus_core/walrus.py",
+        "                engine.syncer.wait(found, offsets.stop)",
+        "                pass",
+        "a batch that returned is lost by a power cut",
+        (DURABILITY, CUTS),
+    ),
+    Bug(
+        "entry acknowledged before its sync",
+        "walrus_core/walrus.py",
+        "            offset = found.append(data)\n            if self._waits:",
+        "            offset = found.append(data)\n            if False:",
+        "an append that returned is lost by a power cut",
+        (DURABILITY,),
+        pure=True,
+    ),
+    Bug(
+        "visible before durable",
+        "walrus_core/engine.py",
+        "if self._waits or self.gate.failure is not None:",
+        "if self.gate.failure is not None:",
+        "with sync-each readers see an entry that a power cut takes back",
+        ("tests/api/test_in_flight.py", "tests/defects/test_w36_w41.py"),
+    ),
+    Bug(
+        "clean before its marks",
+        "walrus_core/engine.py",
+        "        self.files.sync(self.files.dirty_files())\n",
+        "",
+        "the log says it was closed cleanly, and the marks it vouches for are lost",
+        (POWER, CUTS),
+    ),
+    Bug(
+        "followers let go unsynced",
+        "walrus_core/group.py",
+        "        while topic.durable_offset < offset:\n            if not self._lead",
+        "        if topic.durable_offset < offset:\n            if not self._lead",
+        "who waits for somebody else's sync returns before one covers it",
+        ("tests/unit/test_group.py", DURABILITY),
+        pure=True,
+    ),
+    Bug(
+        "lock taken in two steps",
+        "walrus_core/gate.py",
+        "    held.extend(itertools.compress((lock,), map(lock.acquire, (False,))))\n",
+        "    if lock.acquire(False):\n        held.append(lock)\n",
+        "an interrupt in between leaves the lock held for ever",
+        (INTERRUPTS,),
+    ),
+    # --- a failure that goes unnoticed --------------------------------------------------------------
+    Bug(
+        "failed sync does not poison",
+        "walrus_core/gate.py",
+        "        self.poison(failure)\n        return failure\n\n    def write_failed",
+        "        return failure\n\n    def write_failed",
+        "the log goes on after a failed sync, and the next sync lies",
+        ("tests/defects/test_w36_w41.py",),
+    ),
+    Bug(
+        "failed write does not poison",
+        "walrus_core/gate.py",
+        "        if not is_harmless(error):\n            self.poison(failure)\n",
+        "",
+        "the log goes on behind bytes of which nobody knows what they are",
+        ("tests/api/test_full_disk.py", "tests/defects/test_w01_w05.py"),
+    ),
+    # --- one entry, one batch -----------------------------------------------------------------------
+    Bug(
+        "state before the bytes",
+        "walrus_core/_pure/tail.py",
+        '        self._write(at, b"".join((header, payload, _ZEROS[: -len(payload) % FRAME_ALIGN])))\n'
+        "        self.state = (\n"
+        "            at + size,\n"
+        "            index + 1,\n"
+        "            payload_bytes + len(payload),\n"
+        "            min(low, timestamp),\n"
+        "            max(high, timestamp),\n"
+        "        )\n",
+        "        self.state = (\n"
+        "            at + size,\n"
+        "            index + 1,\n"
+        "            payload_bytes + len(payload),\n"
+        "            min(low, timestamp),\n"
+        "            max(high, timestamp),\n"
+        "        )\n"
+        '        self._write(at, b"".join((header, payload, _ZEROS[: -len(payload) % FRAME_ALIGN])))\n',
+        "an entry is there before its bytes, and stays when they cannot be written",
+        ("tests/defects/test_w01_w05.py",),
+        pure=True,
+    ),
+    Bug(
+        "state in two steps",
+        "walrus_core/_pure/tail.py",
+        "        self.state = (\n            at + size,\n            index + 1,\n",
+        "        self.state = (at + size, index, payload_bytes, low, high)\n"
+        "        self.state = (\n            at + size,\n            index + 1,\n",
+        "an interrupt, or a reader in between, finds a frame that belongs to no entry",
+        (INTERRUPTS,),
+        pure=True,
+    ),
+    Bug(
+        "torn tail goes on",
+        "walrus_core/_pure/tail.py",
+        "        return self.claimed != self.state[0]",
+        "        return False",
+        "appends go on behind what an interrupted write may have left",
+        ("tests/unit/test_hot_tail_faults.py", FAULTS),
+        pure=True,
+    ),
+    Bug(
+        "batch published before its last byte",
+        "walrus_core/batch.py",
+        "    for file_parts in _by_file(parts):\n"
+        "        _write_file(payloads, file_parts, timestamp)\n"
+        "    finals = [_final(block, part, timestamp) for block, part in parts]\n"
+        "    if not later:\n"
+        "        _tail(parts[0][0]).advance(finals[0])\n"
+        "        return\n"
+        "    for (block, _part), final in zip(parts, finals, strict=True):\n"
+        "        if block is not active and block is not later[-1][0]:\n"
+        "            block.final = final\n"
+        "    _tail(later[-1][0]).advance(finals[-1])\n"
+        "    topic.publish([block for block, _part in later], finals[0] if parts[0][0] is active else None)\n",
+        "    finals = [_final(block, part, timestamp) for block, part in parts]\n"
+        "    if later:\n"
+        "        for (block, _part), final in zip(parts, finals, strict=True):\n"
+        "            if block is not active and block is not later[-1][0]:\n"
+        "                block.final = final\n"
+        "        topic.publish([block for block, _part in later], finals[0] if parts[0][0] is active else None)\n"
+        "    for file_parts in _by_file(parts):\n"
+        "        _write_file(payloads, file_parts, timestamp)\n"
+        "    _tail(parts[-1][0]).advance(finals[-1])\n",
+        "readers, and a crash, find the first part of a batch",
+        ("tests/defects/test_w01_w05.py", "tests/defects/test_w11_w15.py"),
+    ),
+    Bug(
+        "failed batch not withdrawn",
+        "walrus_core/batch.py",
+        "            topic.withdraw(blocks)\n            raise",
+        "            raise",
+        "the blocks of a batch that failed are leased for ever",
+        ("tests/defects/test_w11_w15.py", FAULTS),
+    ),
+    Bug(
+        "leases of a failed batch kept",
+        "walrus_core/batch.py",
+        "        for lease, _part in leases:\n            allocator.give_back(lease)\n        raise",
+        "        raise",
+        "a batch that does not fit eats the free slots",
+        ("tests/defects/test_w11_w15.py", "tests/api/test_full_disk.py"),
+    ),
+    # --- blocks: leased, given back -----------------------------------------------------------------
+    Bug(
+        "sequences reserved in memory only",
+        "walrus_core/allocator.py",
+        "            self._cursors.sync()\n            self._reserved_blocks = until",
+        "            self._reserved_blocks = until",
+        "a new block gets the sequence of a lost one, whose stale frames then pass every checksum",
+        (POWER,),
+    ),
+    Bug(
+        "sequences begin again at an open",
+        "walrus_core/allocator.py",
+        "max(reserved, highest_block + 1)",
+        "highest_block + 1",
+        "sequences of blocks that were given back are used again",
+        ("tests/api/test_cursor_file.py", POWER),
+    ),
+    Bug(
+        "marks not wiped first",
+        "walrus_core/allocator.py",
+        "            for segment, slot, slots in batch:\n"
+        "                segment.wipe_marks(slot, slots)\n"
+        "            self._files.sync(segment.file for segment, _slot, _slots in batch)\n",
+        "",
+        "a crash in the middle of a wipe looks like damage",
+        (DURABILITY, POWER),
+    ),
+    Bug(
+        "slots free before they are wiped",
+        "walrus_core/allocator.py",
+        "            kept = self._wipe_pages(batch)\n"
+        "            self._files.sync(segment.file for segment, _slot, _slots in batch)\n",
+        "            kept = self._wipe_pages(batch)\n",
+        "the header page of an old block comes back under a new one",
+        (POWER, CUTS),
+    ),
+    Bug(
+        "newest segment removed",
+        "walrus_core/allocator.py",
+        "if segment.live or segment.sequence == newest or segment.sequence in waiting:",
+        "if segment.live or segment.sequence in waiting:",
+        "a name of a segment is used twice",
+        ("tests/defects/test_w24_w29.py", "tests/api/test_reading.py", POWER),
+    ),
+    Bug(
+        "low water not durable before the wipe",
+        "walrus_core/reclaim.py",
+        "            if found:\n                self._cursors.sync()\n",
+        "",
+        "blocks are gone, and after a power cut the topic begins in front of them",
+        (DURABILITY, POWER),
+    ),
+    Bug(
+        "reclaim past an unsaved cursor",
+        "walrus_core/reclaim.py",
+        "(0 if cursor.lost else cursor.saved_offset for",
+        "(0 if cursor.lost else cursor.offset for",
+        "entries are given back that a cursor would read again after a crash",
+        (POWER,),
+    ),
+    Bug(
+        "reclaim of a lost cursor's entries",
+        "walrus_core/reclaim.py",
+        "(0 if cursor.lost else cursor.saved_offset for",
+        "(cursor.saved_offset for",
+        "a cursor whose position is damaged holds nothing back",
+        ("tests/api/test_cursor_file.py",),
+    ),
+    Bug(
+        "detached in two steps",
+        "walrus_core/reclaim.py",
+        "                self._detached.extend(map(topic.blocks.pop, (0,)))\n",
+        "                block = topic.blocks.pop(0)\n                self._detached.append(block)\n",
+        "an interrupt in between loses a block for as long as the log is open",
+        (INTERRUPTS,),
+    ),
+]
