@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from helpers import EACH, run_threads, with_faults
+from helpers import EACH, NEVER, run_threads, with_faults
 
+from walrus_core import format as fmt
+from walrus_core import pages
 from walrus_core.errors import PoisonedError, StorageError
 from walrus_core.syncer import Syncer
+from walrus_core.topic import Topic
 
 
 def test_a_sync_covers_what_was_there_when_it_began(memory_store):
@@ -26,6 +29,7 @@ def test_a_sync_covers_what_was_there_when_it_began(memory_store):
     assert seen == [1, 2]
 
 
+@pytest.mark.timeout(20)
 def test_a_sync_that_does_not_cover_its_caller_acknowledges_nothing(memory_store, monkeypatch):
     wal = memory_store.open(fsync_schedule=EACH)
     wal.append_for_topic("t", b"first")
@@ -35,3 +39,23 @@ def test_a_sync_that_does_not_cover_its_caller_acknowledges_nothing(memory_store
     assert wal.durable_offset("t") == 1
     with pytest.raises(PoisonedError):
         wal.append_for_topic("t", b"third")
+
+
+def test_a_mark_vouches_for_nothing_that_came_while_its_sync_began(memory_store, monkeypatch):
+    wal = memory_store.open(fsync_schedule=NEVER)
+    wal.append_for_topic("t", b"first")
+    begin_sync = Topic.begin_sync
+
+    def begin_slowly(topic):
+        end_offset = topic.next_offset
+        run_threads([lambda: wal.append_for_topic("t", b"meanwhile")])
+        return end_offset, begin_sync(topic)[1]
+
+    monkeypatch.setattr(Topic, "begin_sync", begin_slowly)
+    wal.sync()
+    monkeypatch.undo()
+    assert wal.durable_offset("t") == 1
+    block = wal._engine.topics["t"].active
+    page = memory_store.read_file(memory_store.names(".wal")[0])[block.base : block.base + fmt.PAGE_SIZE]
+    mark, _is_newest = pages.decode_mark(page, block.segment.key, block.sequence, block.length_bytes)
+    assert mark is None or mark.entry_count <= 1

@@ -6,9 +6,11 @@ from .bug import Bug
 
 DURABILITY = "tests/api/test_durability.py"
 COVER = "tests/api/test_sync_cover.py"
+REUSE = "tests/api/test_reuse.py"
 POWER = "tests/crash/test_power.py::test_seed"
 CUTS = "tests/crash/test_cuts.py::test_seed"
 INTERRUPTS = "tests/sweeps/test_interrupts.py"
+ONE_STEP = f"{INTERRUPTS}::test_an_interrupt_at_every_place_where_two_steps_must_be_one"
 FAULTS = "tests/sweeps/test_io_faults.py"
 
 BUGS = [
@@ -50,12 +52,12 @@ BUGS = [
         (f"{COVER}::test_a_sync_that_does_not_cover_its_caller_acknowledges_nothing",),
     ),
     Bug(
-        "mark of a batch that is not published",
+        "mark beyond the durable offset",
         "walrus_core/syncer.py",
         "if block.is_sealed or block.first_offset + state.entries > topic.durable_offset:",
         "if block.is_sealed:",
-        "a mark vouches for part of a batch",
-        (POWER, CUTS),
+        "a mark vouches for entries that came while its sync was under way",
+        (f"{COVER}::test_a_mark_vouches_for_nothing_that_came_while_its_sync_began",),
     ),
     Bug(
         "clean flag never taken back",
@@ -130,7 +132,7 @@ BUGS = [
         "    held.extend(itertools.compress((lock,), map(lock.acquire, (False,))))\n",
         "    if lock.acquire(False):\n        held.append(lock)\n",
         "an interrupt in between leaves the lock held for ever",
-        (INTERRUPTS,),
+        (f"{ONE_STEP}[Sweep-take_lock]",),
     ),
     # --- a failure that goes unnoticed --------------------------------------------------------------
     Bug(
@@ -241,7 +243,7 @@ BUGS = [
         "            self._cursors.sync()\n            self._reserved_blocks = until",
         "            self._reserved_blocks = until",
         "a new block gets the sequence of a lost one, whose stale frames then pass every checksum",
-        (POWER,),
+        (f"{REUSE}::test_a_sequence_is_reserved_durably_before_a_block_has_it",),
     ),
     Bug(
         "sequences begin again at an open",
@@ -249,7 +251,7 @@ BUGS = [
         "max(reserved, highest_block + 1)",
         "highest_block + 1",
         "sequences of blocks that were given back are used again",
-        ("tests/api/test_cursor_file.py", POWER),
+        (f"{REUSE}::test_a_sequence_that_a_crash_has_lost_is_not_used_again",),
     ),
     Bug(
         "marks not wiped first",
@@ -260,23 +262,6 @@ BUGS = [
         "",
         "a crash in the middle of a wipe looks like damage",
         (DURABILITY, POWER),
-    ),
-    Bug(
-        "slots free before they are wiped",
-        "walrus_core/allocator.py",
-        "            kept = self._wipe_pages(batch)\n"
-        "            self._files.sync(segment.file for segment, _slot, _slots in batch)\n",
-        "            kept = self._wipe_pages(batch)\n",
-        "the header page of an old block comes back under a new one",
-        (POWER, CUTS),
-    ),
-    Bug(
-        "newest segment removed",
-        "walrus_core/allocator.py",
-        "if segment.live or segment.sequence == newest or segment.sequence in waiting:",
-        "if segment.live or segment.sequence in waiting:",
-        "a name of a segment is used twice",
-        ("tests/defects/test_w24_w29.py", "tests/api/test_reading.py", POWER),
     ),
     Bug(
         "low water not durable before the wipe",
@@ -292,15 +277,7 @@ BUGS = [
         "(0 if cursor.lost else cursor.saved_offset for",
         "(0 if cursor.lost else cursor.offset for",
         "entries are given back that a cursor would read again after a crash",
-        (POWER,),
-    ),
-    Bug(
-        "reclaim of a lost cursor's entries",
-        "walrus_core/reclaim.py",
-        "(0 if cursor.lost else cursor.saved_offset for",
-        "(cursor.saved_offset for",
-        "a cursor whose position is damaged holds nothing back",
-        ("tests/api/test_cursor_file.py",),
+        (f"{REUSE}::test_nothing_is_given_back_that_a_cursor_may_read_again",),
     ),
     Bug(
         "detached in two steps",
@@ -308,6 +285,6 @@ BUGS = [
         "                self._detached.extend(map(topic.blocks.pop, (0,)))\n",
         "                block = topic.blocks.pop(0)\n                self._detached.append(block)\n",
         "an interrupt in between loses a block for as long as the log is open",
-        (INTERRUPTS,),
+        (f"{ONE_STEP}[SlotSweep-_detach]",),
     ),
 ]

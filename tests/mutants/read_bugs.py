@@ -1,9 +1,9 @@
-"""Seeded bugs of the rooms that find out what is true: recovery, readers, cursors, frames, files, the lock."""
+"""Seeded bugs of the rooms that find out what is true: recovery, readers, cursors, frames, files, lock."""
 
 from __future__ import annotations
 
 from .bug import Bug
-from .log_bugs import CUTS, DURABILITY, INTERRUPTS, POWER
+from .log_bugs import CUTS, DURABILITY, INTERRUPTS, POWER, REUSE
 
 DAMAGE = "tests/api/test_damage.py"
 FILES = "tests/api/test_files.py"
@@ -35,7 +35,7 @@ BUGS = [
         "hot.block_key(segment.header.salt, header.sequence)",
         "hot.block_key(segment.header.salt, 0)",
         "stale frames of an earlier block in the same place are accepted",
-        ("tests/defects/test_w19_w23.py", "tests/defects/test_w36_w41.py", POWER),
+        (f"{REUSE}::test_frames_of_the_block_that_was_here_before_are_no_entries",),
     ),
     Bug(
         "mark of an earlier block believed",
@@ -100,7 +100,7 @@ BUGS = [
         "        chain.append(max(followers, key",
         "        chain.append(min(followers, key",
         "a block that was never published takes the place of the one that was",
-        (POWER, CUTS),
+        (f"{REUSE}::test_a_block_of_a_batch_that_failed_is_not_taken_for_the_one_that_came_next",),
     ),
     Bug(
         "missing block unreported",

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -32,14 +32,14 @@ RUN_LIMIT_S = 560
 NOT_THE_COPY = 99
 
 # Run as a script in the copy, whose folder Python then puts first.
-RUN = f"""\
+RUN = """\
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 
 def foreign():
-    names = [name for name in sys.modules if name.split(".")[0] in ("walrus_core", "walrus_fd", "walrus_mmap")]
+    names = [name for name in sys.modules if name.startswith("walrus_")]
     files = [getattr(sys.modules[name], "__file__", None) for name in names]
     return [file for file in files if file and not Path(file).resolve().is_relative_to(HERE)]
 
@@ -67,8 +67,8 @@ class Outcome:
     """What the tests said of a copy."""
 
     failed: bool
-    passed: int
-    """How many tests had passed by then; a test that was skipped is none of them."""
+    passed: tuple[str, ...]
+    """Node ids of those that had passed by then; a test that was skipped is none of them."""
     first_failure: str
     output: str = field(repr=False)
 
@@ -122,16 +122,17 @@ def run_tests(tests: Sequence[str], bug: Optional[Bug], pure: bool) -> Outcome:
     """
     with copied(bug) as root, tempfile.TemporaryDirectory(prefix="walrus-mutant-files-") as files:
         command = [sys.executable, str(root / "run_in_copy.py"), *(str(ROOT / test) for test in tests)]
-        command += ["-q", "-x", "-rfE", "--tb=short", "-p", "no:cacheprovider", f"--timeout={TEST_LIMIT_S}"]
+        command += ["-q", "-x", "-rpfE", "--tb=short", "-p", "no:cacheprovider", f"--timeout={TEST_LIMIT_S}"]
         command += [f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}", f"--basetemp={files}/t"]
         # Not in the source tree, which must not stand in front of the copy in a child process either.
         status, output = run_limited(command, files, environment(root, pure))
     if status not in (0, 1):
         raise BrokenRun(f"status {status} of {' '.join(tests)}\n{output[-4000:]}")
     # Node ids are told relative to the working folder.
-    failures = re.findall(r"^(?:FAILED|ERROR) (?:.*/)?((?:tests|plugins)/.*)$", output, re.MULTILINE)
-    passed = re.findall(r"(\d+) passed", output)
-    return Outcome(status == 1, int(passed[-1]) if passed else 0, failures[0] if failures else "", output)
+    told = re.findall(r"^(PASSED|FAILED|ERROR) (?:\S*/)?((?:tests|plugins)/.*)$", output, re.MULTILINE)
+    failures = [test for word, test in told if word != "PASSED"]
+    passed = tuple(test for word, test in told if word == "PASSED")
+    return Outcome(status == 1, passed, failures[0] if failures else "", output)
 
 
 def environment(root: Path, pure: bool) -> Mapping[str, str]:
@@ -175,28 +176,42 @@ def run_limited(command: Sequence[str], folder: str, env: Mapping[str, str]) -> 
     return process.returncode, output
 
 
-_sound: dict[tuple[tuple[str, ...], bool], Outcome] = {}
-"""Runs of the unchanged copy: one for each set of tests."""
+_ran: set[tuple[str, bool]] = set()
+"""Tests that the unchanged copy has run without a failure, and whether with the pure twin."""
+_passed: set[tuple[str, bool]] = set()
+"""Those of their node ids that passed: the others were skipped."""
 
 
-def check_sound(tests: tuple[str, ...], pure: bool) -> Outcome:
-    """Run tests against an unchanged copy, once. Raises: BrokenRun: they fail there, so they prove nothing."""
-    known = _sound.get((tests, pure))
-    if known is None:
-        known = _sound[tests, pure] = run_tests(tests, None, pure)
-    if known.failed:
-        raise BrokenRun(f"the unchanged copy fails {known.first_failure}\n{known.output[-4000:]}")
-    return known
+def check_sound(tests: Iterable[str], pure: bool) -> None:
+    """Run tests against an unchanged copy, each once.
+
+    Raises: BrokenRun: one fails there, so that its failure proves nothing.
+    """
+    new = [test for test in dict.fromkeys(tests) if (test, pure) not in _ran]
+    if not new:
+        return
+    found = run_tests(new, None, pure)
+    if found.failed:
+        raise BrokenRun(f"the unchanged copy fails {found.first_failure}\n{found.output[-4000:]}")
+    _ran.update((test, pure) for test in new)
+    _passed.update((test, pure) for test in found.passed)
 
 
-def check_caught(bug: Bug) -> bool:
+def is_pure(bug: Bug) -> bool:
+    """Say whether the copy with this bug runs the pure twin."""
+    return bug.pure or not hot.COMPILED
+
+
+def check_caught(bug: Bug) -> str:
     """Put the bug into a copy, and have a test fail there that passes without it.
 
-    Returns: False where none of its tests can run on this machine. Raises: Survived; BrokenRun.
+    Returns: the failure; "" where none of its tests can run on this machine. Raises: Survived; BrokenRun.
     """
-    pure = bug.pure or not hot.COMPILED
-    if not check_sound(bug.caught_by, pure).passed:
-        return False
-    if not run_tests(bug.caught_by, bug, pure).failed:
+    pure = is_pure(bug)
+    check_sound(bug.caught_by, pure)
+    if not any(test.startswith(bug.caught_by) for test, was_pure in _passed if was_pure == pure):
+        return ""
+    found = run_tests(bug.caught_by, bug, pure)
+    if not found.failed:
         raise Survived(f"{bug.name}, in {bug.file}: {bug.why}. No test fails of {', '.join(bug.caught_by)}")
-    return True
+    return found.first_failure

@@ -39,8 +39,7 @@ ROOMS = {
 def chosen() -> list[Bug]:
     wanted = os.environ.get("WALRUS_MUTANTS", str(SAMPLE))
     if wanted == "all":
-        # The unchanged copy passes a set of tests once, so bugs that share one stand together.
-        return sorted(BUGS, key=lambda bug: (bug.pure, bug.caught_by))
+        return BUGS
     number = os.environ.get("WALRUS_MUTANTS_SEED", "1")
     quick = [bug for bug in BUGS if bug.is_quick] if wanted == str(SAMPLE) else BUGS
     return Random(f"mutants {number}").sample(quick, min(int(wanted), len(quick)))
@@ -50,7 +49,8 @@ def test_there_are_enough_in_every_room() -> None:
     assert len(BUGS) >= BUGS_MIN
     assert len({bug.name for bug in BUGS}) == len(BUGS)
     found = {bug.file.split("/")[1] if bug.file.startswith("plugins") else bug.room for bug in BUGS}
-    assert ROOMS <= found, f"no bug in {ROOMS - found}"
+    missing = ROOMS - found
+    assert not missing, f"no bug in {missing}"
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
