@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from helpers import EACH, NEVER, run_threads, with_faults
 
 from walrus_core import format as fmt
 from walrus_core import pages
 from walrus_core.errors import PoisonedError, StorageError
+from walrus_core.files import FileCache
+from walrus_core.gate import Gate
 from walrus_core.syncer import Syncer
+from walrus_core.testing import FaultyBackend
 from walrus_core.topic import Topic
 
 
@@ -59,3 +64,50 @@ def test_a_mark_vouches_for_nothing_that_came_while_its_sync_began(memory_store,
     page = memory_store.read_file(memory_store.names(".wal")[0])[block.base : block.base + fmt.PAGE_SIZE]
     mark, _is_newest = pages.decode_mark(page, block.segment.key, block.sequence, block.length_bytes)
     assert mark is None or mark.entry_count <= 1
+
+
+def test_an_open_makes_the_names_of_what_it_found_durable(memory_store):
+    """Who was killed between making a segment and the sync of the directory leaves that to the next."""
+    wal = memory_store.open(fsync_schedule=NEVER)
+    wal.append_for_topic("t", b"t")
+    killed = memory_store.killed()
+    backend = FaultyBackend(killed.backend())
+    rule = backend.during("sync_dir", lambda: None, suffix=os.path.basename(killed.path))
+    with killed.open(backend=backend):
+        assert rule.acted == 1
+
+
+def test_a_file_stays_open_until_its_bytes_are_synced(memory_store):
+    """A write-back error is told to the descriptors that were open: another one may never hear of it."""
+    backend = memory_store.backend()
+    backend.make_directory(memory_store.path)
+    files = FileCache(backend, 1, Gate(memory_store.path, lambda _error: None, True, ()))
+    paths = [os.path.join(memory_store.path, name) for name in ("written", "read")]
+    written, _read = (files.add(path, backend.create(path, size_bytes=4096)) for path in paths)
+    written.write(0, b"bytes")
+    handle = written.handle
+    others = [files.add(paths[1]) for _ in range(3)]
+    for other in others:
+        other.read(0, 1)
+    assert written.handle is handle
+    written.sync()
+    files.add(paths[1]).read(0, 1)
+    assert written.handle is None
+    files.close()
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_write_beside_a_sync_needs_another_one(memory_store, alone):
+    backend = FaultyBackend(memory_store.backend())
+    backend.make_directory(memory_store.path)
+    files = FileCache(backend, 10, Gate(memory_store.path, lambda _error: None, True, ()))
+    path = os.path.join(memory_store.path, "file")
+    file = files.add(path, backend.create(path, size_bytes=4096))
+    sync = (lambda: files.sync_one(file)) if alone else (lambda: files.sync([file]))
+    file.write(0, b"first")
+    backend.during("sync", lambda: file.write(8, b"meanwhile"))
+    sync()
+    assert file.is_dirty
+    sync()
+    assert not file.is_dirty
+    files.close()

@@ -42,6 +42,7 @@ BUGS = [
         "topic.durable_offset = topic.next_offset\n        if state",
         "an entry written while the sync was under way counts as durable",
         (f"{COVER}::test_a_sync_covers_what_was_there_when_it_began",),
+        is_quick=True,
     ),
     Bug(
         "uncovered caller let go",
@@ -91,6 +92,7 @@ BUGS = [
         "                pass",
         "a batch that returned is lost by a power cut",
         (DURABILITY, CUTS),
+        is_quick=True,
     ),
     Bug(
         "entry acknowledged before its sync",
@@ -244,6 +246,7 @@ BUGS = [
         "            self._reserved_blocks = until",
         "a new block gets the sequence of a lost one, whose stale frames then pass every checksum",
         (f"{REUSE}::test_a_sequence_is_reserved_durably_before_a_block_has_it",),
+        is_quick=True,
     ),
     Bug(
         "sequences begin again at an open",
@@ -278,6 +281,7 @@ BUGS = [
         "(0 if cursor.lost else cursor.offset for",
         "entries are given back that a cursor would read again after a crash",
         (f"{REUSE}::test_nothing_is_given_back_that_a_cursor_may_read_again",),
+        is_quick=True,
     ),
     Bug(
         "detached in two steps",

@@ -17,6 +17,7 @@ BUGS = [
         "        if count == 0:\n            if count == 0:",
         "the rest of an entry is never written",
         (f"{FD_TESTS}/test_fd_files.py",),
+        is_quick=True,
     ),
     Bug(
         "fd: short gathered write ignored",
@@ -33,6 +34,7 @@ BUGS = [
         "        try:\n            os.fdatasync(descriptor)\n        except OSError:\n            os.fdatasync(descriptor)\n",
         "the second answer of a failed sync is believed",
         (f"{FD_TESTS}/test_fd_files.py",),
+        is_quick=True,
     ),
     Bug(
         "fd: no fsync of a directory",
@@ -57,6 +59,7 @@ BUGS = [
         "                file.close()\n",
         "a create that failed leaves a file that stands in the way of the next",
         (f"{FD_TESTS}/test_fd_backend.py",),
+        is_quick=True,
     ),
     Bug(
         "fd: sync's result in the ring ignored",
@@ -163,6 +166,7 @@ BUGS = [
         "        return",
         "nothing is ever durable",
         (f"{MMAP_TESTS}/test_sync.py",),
+        is_quick=True,
     ),
     Bug(
         "mmap: cache dropped before the sync",
@@ -195,6 +199,7 @@ BUGS = [
         "    try:\n        pass\n",
         "names of files are not durable",
         (f"{MMAP_TESTS}/test_backend.py",),
+        is_quick=True,
     ),
     Bug(
         "mmap: partial file left after ENOSPC",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .bug import Bug
-from .log_bugs import CUTS, DURABILITY, INTERRUPTS, POWER, REUSE
+from .log_bugs import COVER, CUTS, DURABILITY, INTERRUPTS, POWER, REUSE
 
 DAMAGE = "tests/api/test_damage.py"
 FILES = "tests/api/test_files.py"
@@ -59,7 +59,7 @@ BUGS = [
         "fmt.MARK_AT[mark.generation % 2]",
         "fmt.MARK_AT[0]",
         "a torn write of a mark takes the older one as well",
-        (FILES, POWER),
+        ("tests/api/test_marks.py::test_a_lost_mark_leaves_the_one_before_it",),
     ),
     Bug(
         "state over the state that holds",
@@ -109,14 +109,6 @@ BUGS = [
         "        if False:",
         "entries that were durable vanish without a word",
         (DAMAGE, FILES),
-    ),
-    Bug(
-        "blocks given back come again",
-        "walrus_core/chain.py",
-        "    live = [item for item in found if item.block.first_offset >= low_water]",
-        "    live = list(found)",
-        "a header page that came back with the power brings its entries back",
-        (POWER, CUTS),
     ),
     Bug(
         "page cache believed after a failed sync",
@@ -172,7 +164,7 @@ BUGS = [
         '    wrap_directory_call(\n        files.gate, directory, "sync", lambda: files.backend.sync_dir(directory), poisons=True\n    )\n',
         "",
         "a segment of a killed process is written to, and its name goes with the power",
-        (POWER, CUTS),
+        (f"{COVER}::test_an_open_makes_the_names_of_what_it_found_durable",),
     ),
     Bug(
         "misdirected header page believed",
@@ -190,6 +182,7 @@ BUGS = [
         "",
         "after a power cut a cursor points past the end",
         (DURABILITY,),
+        is_quick=True,
     ),
     Bug(
         "checkpoint not synced",
@@ -239,6 +232,7 @@ BUGS = [
         "",
         "what was skipped is told to nobody",
         (DAMAGE,),
+        is_quick=True,
     ),
     Bug(
         "header damage taken to the end of the block",
@@ -256,6 +250,7 @@ BUGS = [
         "            pass\n",
         "an append that returned is lost by a power cut",
         (DURABILITY,),
+        is_quick=True,
     ),
     Bug(
         "no fsync of several files",
@@ -279,7 +274,8 @@ BUGS = [
         "                file.synced = max(file.synced, count)",
         "                file.synced = file.written",
         "a write made while a sync was under way counts as synced",
-        (DURABILITY, "tests/api/test_threads.py"),
+        (f"{COVER}::test_a_write_beside_a_sync_needs_another_one",),
+        is_quick=True,
     ),
     Bug(
         "file closed with unsynced bytes",
@@ -287,7 +283,7 @@ BUGS = [
         "            if file.holds == 0 and not file.is_dirty:",
         "            if file.holds == 0:",
         "a write-back error is told to a descriptor that nobody asks",
-        ("tests/api/test_threads.py", DURABILITY),
+        (f"{COVER}::test_a_file_stays_open_until_its_bytes_are_synced",),
     ),
     Bug(
         "segment's name not durable",
