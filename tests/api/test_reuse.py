@@ -105,3 +105,19 @@ def test_a_block_of_a_batch_that_failed_is_not_taken_for_the_one_that_came_next(
     # No sync was there to wipe the blocks of the batch, or to mark the one that counts.
     with memory_store.killed().open() as again:
         assert contents(again, "t") == [b"before", b"after"]
+
+
+def test_a_segment_that_was_removed_does_not_come_back(memory_store):
+    wal, backend = with_faults(memory_store, fsync_schedule=NEVER)
+    for number in range(6):
+        wal.append_for_topic("t", bytes([number]) * WHOLE_BLOCK)
+    wal.sync()
+    assert len(memory_store.names(".wal")) == 2
+    while wal.read_next("t") is not None:
+        continue
+    removed = backend.during("remove", lambda: None, suffix=".wal")
+    wal.sync()
+    assert removed.acted == 1
+    survivors = [os.path.basename(path) for path in backend.synced_store().files if path.endswith(".wal")]
+    assert survivors == memory_store.names(".wal")
+    assert len(survivors) == 1

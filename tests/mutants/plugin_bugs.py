@@ -83,7 +83,7 @@ BUGS = [
         "    if result < 0:\n        raise OSError(-result, os.strerror(-result))\n    return result",
         "    return max(result, 0)",
         "a failed write counts as one that was never begun",
-        (f"{FD_TESTS}/test_fd_ring_faults.py",),
+        (f"{FD_TESTS}/test_fd_ring_faults.py::test_a_failed_write_of_the_ring_is_not_tried_again",),
     ),
     Bug(
         "fd: ring used after a fork",
@@ -182,7 +182,7 @@ BUGS = [
         "        while done < len(view):\n            count = os.pwrite",
         "        if done < len(view):\n            count = os.pwrite",
         "the rest of an entry is never written",
-        (MMAP_TESTS,),
+        (f"{MMAP_TESTS}/test_file.py::test_short_counts_of_writes_go_on",),
     ),
     Bug(
         "mmap: short gathered write ignored",
@@ -190,7 +190,7 @@ BUGS = [
         "            if done < len(data):\n",
         "            if False:\n",
         "the rest of a batch is never written",
-        (MMAP_TESTS,),
+        (f"{MMAP_TESTS}/test_file.py::test_short_counts_of_writes_go_on",),
     ),
     Bug(
         "mmap: no fsync of a directory",

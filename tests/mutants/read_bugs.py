@@ -309,7 +309,7 @@ BUGS = [
         '    wrap_directory_call(gate, directory, "sync", lambda: backend.sync_dir(directory), poisons=True)\n',
         "lambda: backend.remove(segment.file.path), poisons=False\n    )\n",
         "no sync of the directory after an unlink: a removed segment comes back",
-        (POWER, CUTS, "tests/defects/test_w24_w29.py"),
+        (f"{REUSE}::test_a_segment_that_was_removed_does_not_come_back",),
     ),
     Bug(
         "cursors.db's name not durable",

@@ -128,8 +128,11 @@ def run_tests(tests: Sequence[str], bug: Optional[Bug], pure: bool) -> Outcome:
         status, output = run_limited(command, files, environment(root, pure))
     if status not in (0, 1):
         raise BrokenRun(f"status {status} of {' '.join(tests)}\n{output[-4000:]}")
-    # Node ids are told relative to the working folder.
-    told = re.findall(r"^(PASSED|FAILED|ERROR) (?:\S*/)?((?:tests|plugins)/.*)$", output, re.MULTILINE)
+    told = []
+    for word, test in re.findall(r"^(PASSED|FAILED|ERROR) (\S.*)$", output, re.MULTILINE):
+        # Told from the working folder on; one that failed is followed by why.
+        path, _, name = test.partition("::")
+        told.append((word, f"{os.path.relpath(os.path.join(files, path), ROOT)}::{name}"))
     failures = [test for word, test in told if word != "PASSED"]
     passed = tuple(test for word, test in told if word == "PASSED")
     return Outcome(status == 1, passed, failures[0] if failures else "", output)
