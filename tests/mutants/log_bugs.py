@@ -83,7 +83,7 @@ BUGS = [
         "                if not self.is_dirty:\n                    self.note_dirty(active)\n",
         "",
         "nobody syncs what was appended behind a completed sync",
-        (DURABILITY,),
+        (f"{DURABILITY}::test_sync_each_is_durable_on_return",),
     ),
     Bug(
         "batch acknowledged before its sync",
@@ -91,7 +91,7 @@ BUGS = [
         "                engine.syncer.wait(found, offsets.stop)",
         "                pass",
         "a batch that returned is lost by a power cut",
-        (DURABILITY, CUTS),
+        (f"{DURABILITY}::test_sync_each_is_durable_on_return",),
         is_quick=True,
     ),
     Bug(
@@ -100,7 +100,7 @@ BUGS = [
         "            offset = found.append(data)\n            if self._waits:",
         "            offset = found.append(data)\n            if False:",
         "an append that returned is lost by a power cut",
-        (DURABILITY,),
+        (f"{DURABILITY}::test_sync_each_is_durable_on_return",),
         pure=True,
     ),
     Bug(
@@ -109,7 +109,7 @@ BUGS = [
         "if self._waits or self.gate.failure is not None:",
         "if self.gate.failure is not None:",
         "with sync-each readers see an entry that a power cut takes back",
-        ("tests/api/test_in_flight.py", "tests/defects/test_w36_w41.py"),
+        ("tests/api/test_in_flight.py::test_with_sync_each_nothing_is_visible_before_it_is_durable",),
     ),
     Bug(
         "clean before its marks",
@@ -117,7 +117,7 @@ BUGS = [
         "        self.files.sync(self.files.dirty_files())\n",
         "",
         "the log says it was closed cleanly, and the marks it vouches for are lost",
-        (POWER, CUTS),
+        (POWER,),
     ),
     Bug(
         "followers let go unsynced",
@@ -125,7 +125,7 @@ BUGS = [
         "        while topic.durable_offset < offset:\n            if not self._lead",
         "        if topic.durable_offset < offset:\n            if not self._lead",
         "who waits for somebody else's sync returns before one covers it",
-        ("tests/unit/test_group.py", DURABILITY),
+        ("tests/unit/test_group.py::test_a_failed_sync_leaves_nobody_waiting",),
         pure=True,
     ),
     Bug(
@@ -143,7 +143,7 @@ BUGS = [
         "        self.poison(failure)\n        return failure\n\n    def write_failed",
         "        return failure\n\n    def write_failed",
         "the log goes on after a failed sync, and the next sync lies",
-        ("tests/defects/test_w36_w41.py",),
+        ("tests/defects/test_w36_w41.py::test_w36_a_failed_sync_is_raised_and_poisons_the_log",),
     ),
     Bug(
         "failed write does not poison",
@@ -151,7 +151,7 @@ BUGS = [
         "        if not is_harmless(error):\n            self.poison(failure)\n",
         "",
         "the log goes on behind bytes of which nobody knows what they are",
-        ("tests/api/test_full_disk.py", "tests/defects/test_w01_w05.py"),
+        ("tests/api/test_full_disk.py::test_other_errors_of_a_write_or_sync_poison",),
     ),
     # --- one entry, one batch -----------------------------------------------------------------------
     Bug(
@@ -174,7 +174,7 @@ BUGS = [
         "        )\n"
         '        self._write(at, b"".join((header, payload, _ZEROS[: -len(payload) % FRAME_ALIGN])))\n',
         "an entry is there before its bytes, and stays when they cannot be written",
-        ("tests/defects/test_w01_w05.py",),
+        ("tests/defects/test_w01_w05.py::test_w05_a_failed_write_is_an_error_and_the_entry_is_not_there",),
         pure=True,
     ),
     Bug(
@@ -184,7 +184,7 @@ BUGS = [
         "        self.state = (at + size, index, payload_bytes, low, high)\n"
         "        self.state = (\n            at + size,\n            index + 1,\n",
         "an interrupt, or a reader in between, finds a frame that belongs to no entry",
-        (INTERRUPTS,),
+        (f"{INTERRUPTS}::test_an_interrupt_at_any_place[append-never]",),
         pure=True,
     ),
     Bug(
@@ -193,7 +193,7 @@ BUGS = [
         "        return self.claimed != self.state[0]",
         "        return False",
         "appends go on behind what an interrupted write may have left",
-        ("tests/unit/test_hot_tail_faults.py", FAULTS),
+        ("tests/unit/test_hot_tail_faults.py::test_a_failing_call_leaves_the_tail_torn",),
         pure=True,
     ),
     Bug(
@@ -220,15 +220,7 @@ BUGS = [
         "        _write_file(payloads, file_parts, timestamp)\n"
         "    _tail(parts[-1][0]).advance(finals[-1])\n",
         "readers, and a crash, find the first part of a batch",
-        ("tests/defects/test_w01_w05.py", "tests/defects/test_w11_w15.py"),
-    ),
-    Bug(
-        "failed batch not withdrawn",
-        "walrus_core/batch.py",
-        "            topic.withdraw(blocks)\n            raise",
-        "            raise",
-        "the blocks of a batch that failed are leased for ever",
-        ("tests/defects/test_w11_w15.py", FAULTS),
+        ("tests/defects/test_w01_w05.py::test_w04_no_reader_sees_a_part_of_a_batch",),
     ),
     Bug(
         "leases of a failed batch kept",
@@ -236,7 +228,7 @@ BUGS = [
         "        for lease, _part in leases:\n            allocator.give_back(lease)\n        raise",
         "        raise",
         "a batch that does not fit eats the free slots",
-        ("tests/defects/test_w11_w15.py", "tests/api/test_full_disk.py"),
+        ("tests/defects/test_w11_w15.py::test_w15_a_failed_batch_over_blocks_is_undone",),
     ),
     # --- blocks: leased, given back -----------------------------------------------------------------
     Bug(
@@ -264,7 +256,7 @@ BUGS = [
         "            self._files.sync(segment.file for segment, _slot, _slots in batch)\n",
         "",
         "a crash in the middle of a wipe looks like damage",
-        (DURABILITY, POWER),
+        (f"{DURABILITY}::test_a_block_of_several_slots_is_wiped_without_a_trace_of_damage",),
     ),
     Bug(
         "low water not durable before the wipe",
@@ -272,7 +264,7 @@ BUGS = [
         "            if found:\n                self._cursors.sync()\n",
         "",
         "blocks are gone, and after a power cut the topic begins in front of them",
-        (DURABILITY, POWER),
+        (f"{DURABILITY}::test_a_cursor_never_points_past_the_log_at_any_crash_point",),
     ),
     Bug(
         "reclaim past an unsaved cursor",

@@ -16,7 +16,7 @@ BUGS = [
         "        if count != length_bytes:\n            if count == 0:",
         "        if count == 0:\n            if count == 0:",
         "the rest of an entry is never written",
-        (f"{FD_TESTS}/test_fd_files.py",),
+        (f"{FD_TESTS}/test_fd_files.py::test_short_counts_of_reads_and_writes_go_on",),
         is_quick=True,
     ),
     Bug(
@@ -25,7 +25,7 @@ BUGS = [
         "        while done_bytes < piece.length_bytes:",
         "        if done_bytes < piece.length_bytes:",
         "the rest of a batch is never written",
-        (f"{FD_TESTS}/test_fd_files.py", f"{FD_TESTS}/test_fd_vectored.py"),
+        (f"{FD_TESTS}/test_fd_files.py::test_short_counts_of_reads_and_writes_go_on",),
     ),
     Bug(
         "fd: fsync tried again",
@@ -33,7 +33,7 @@ BUGS = [
         "        os.fdatasync(descriptor)\n",
         "        try:\n            os.fdatasync(descriptor)\n        except OSError:\n            os.fdatasync(descriptor)\n",
         "the second answer of a failed sync is believed",
-        (f"{FD_TESTS}/test_fd_files.py",),
+        (f"{FD_TESTS}/test_fd_files.py::test_a_failed_sync_is_raised_and_never_tried_again",),
         is_quick=True,
     ),
     Bug(
@@ -42,7 +42,7 @@ BUGS = [
         "            os.fsync(descriptor)\n",
         "            pass\n",
         "names of files are not durable",
-        (f"{FD_TESTS}/test_fd_backend.py",),
+        (f"{FD_TESTS}/test_fd_backend.py::test_a_failed_sync_of_a_directory_is_raised",),
     ),
     Bug(
         "fd: parent of a new directory not synced",
@@ -50,7 +50,9 @@ BUGS = [
         "            self.sync_dir(os.path.dirname(directory))\n",
         "",
         "the directory of the log is gone after a power cut",
-        (f"{FD_TESTS}/test_fd_backend.py",),
+        (
+            f"{FD_TESTS}/test_fd_backend.py::test_make_directory_syncs_each_new_entry_and_the_one_it_starts_at",
+        ),
     ),
     Bug(
         "fd: partial file left after ENOSPC",
@@ -58,7 +60,7 @@ BUGS = [
         "                file.close()\n                os.unlink(path)\n",
         "                file.close()\n",
         "a create that failed leaves a file that stands in the way of the next",
-        (f"{FD_TESTS}/test_fd_backend.py",),
+        (f"{FD_TESTS}/test_fd_backend.py::test_a_create_that_fails_leaves_no_file_and_no_descriptor",),
         is_quick=True,
     ),
     Bug(
@@ -67,7 +69,7 @@ BUGS = [
         "                elif result < 0:\n",
         "                elif False:\n",
         "a failed sync of several files counts as done",
-        (f"{FD_TESTS}/test_fd_ring_faults.py",),
+        (f"{FD_TESTS}/test_fd_ring_faults.py::test_a_failed_sync_of_the_ring_is_raised_and_not_tried_again",),
     ),
     Bug(
         "fd: write's result in the ring ignored",
@@ -75,7 +77,7 @@ BUGS = [
         "            self._write_piece(piece, count)\n",
         "            pass\n",
         "short writes of the ring are not finished",
-        (f"{FD_TESTS}/test_fd_ring_faults.py",),
+        (f"{FD_TESTS}/test_fd_ring_faults.py::test_short_writes_of_the_ring_are_finished",),
     ),
     Bug(
         "fd: failed write in the ring tried again",
@@ -91,15 +93,7 @@ BUGS = [
         '        ring, self._ring = self._ring, None\n        if ring is not None:\n            self._reason = "the process',
         '        ring = None\n        if ring is not None:\n            self._reason = "the process',
         "the child keeps the ring of its parent",
-        (f"{FD_TESTS}/test_fd_uring.py",),
-    ),
-    Bug(
-        "fd: ring of another process driven",
-        f"{FD}/ring.py",
-        "        return self._open and os.getpid() == self._pid\n",
-        "        return self._open\n",
-        "the child of a fork waits for, and takes, the completions of its parent",
-        (f"{FD_TESTS}/test_fd_uring.py",),
+        (f"{FD_TESTS}/test_fd_uring.py::test_a_child_uses_plain_calls_and_the_ring_of_the_parent_goes_on",),
     ),
     Bug(
         "fd: closed before what is in flight ends",
@@ -109,7 +103,7 @@ BUGS = [
         "                self._drive(flight)\n            finally:\n                pass\n"
         "        finally:\n            self._flight = None\n",
         "after an interrupt the kernel writes from buffers and to descriptors that are gone",
-        (f"{FD_TESTS}/test_fd_ring_faults.py",),
+        (f"{FD_TESTS}/test_fd_ring_faults.py::test_an_interrupt_at_any_point_leaves_nothing_in_flight",),
     ),
     Bug(
         "fd: completion of an earlier round taken",
@@ -117,7 +111,9 @@ BUGS = [
         "            if flight.first_token <= token < flight.first_token + len(flight.operations):\n",
         "            if True:\n",
         "an operation counts as done because an older one is",
-        (f"{FD_TESTS}/test_fd_ring_faults.py",),
+        (
+            f"{FD_TESTS}/test_fd_ring_faults.py::test_a_completion_left_by_an_interrupt_is_not_taken_for_that_of_a_later_operation",
+        ),
     ),
     Bug(
         "fd: failed reservation kept",
@@ -125,7 +121,7 @@ BUGS = [
         "            os.ftruncate(descriptor, size_bytes)\n",
         "            pass\n",
         "a reservation that failed leaves the file longer",
-        (f"{FD_TESTS}/test_fd_space.py",),
+        (f"{FD_TESTS}/test_fd_space.py::test_a_failed_reserve_without_fallocate_restores_the_size",),
     ),
     Bug(
         "mmap: sparse file under the map",
@@ -133,7 +129,7 @@ BUGS = [
         "                system.allocate(self._descriptor, start, stop)\n",
         "                os.ftruncate(self._descriptor, max(stop, size_bytes))\n",
         "on a full disk a store into the map kills the process",
-        (f"{MMAP_TESTS}/test_space.py", f"{MMAP_TESTS}/test_full_disk.py"),
+        (f"{MMAP_TESTS}/test_space.py::test_reserve_takes_the_space_and_keeps_every_byte",),
     ),
     Bug(
         "mmap: discarded space taken for reserved",
@@ -141,7 +137,7 @@ BUGS = [
         "            self._reserved.remove(at_bytes - at_bytes % PAGE_BYTES, end + -end % PAGE_BYTES)\n",
         "",
         "a store into a hole kills the process on a full disk",
-        (f"{MMAP_TESTS}/test_space.py",),
+        (f"{MMAP_TESTS}/test_space.py::test_discarded_space_is_reserved_again_before_a_write",),
     ),
     Bug(
         "mmap: failed reservation kept",
@@ -149,7 +145,7 @@ BUGS = [
         "            self._give_back(size_bytes, empty)\n            raise",
         "            raise",
         "a reservation that failed keeps its space",
-        (f"{MMAP_TESTS}/test_space.py",),
+        (f"{MMAP_TESTS}/test_space.py::test_a_failed_reservation_is_undone",),
     ),
     Bug(
         "mmap: file cut by others",
@@ -157,7 +153,7 @@ BUGS = [
         "        size_bytes = self._size_seen = os.fstat(self._descriptor).st_size\n",
         "        size_bytes = self._size_seen = max(self._size_seen, os.fstat(self._descriptor).st_size)\n",
         "a look behind the end of a file kills the process",
-        (f"{MMAP_TESTS}/test_file.py",),
+        (f"{MMAP_TESTS}/test_file.py::test_a_file_cut_by_others_is_an_error_not_a_signal",),
     ),
     Bug(
         "mmap: no fsync",
@@ -165,7 +161,7 @@ BUGS = [
         "        os.fdatasync(descriptor)\n        return",
         "        return",
         "nothing is ever durable",
-        (f"{MMAP_TESTS}/test_sync.py",),
+        (f"{MMAP_TESTS}/test_sync.py::test_a_sync_error_is_raised_once_and_not_retried",),
         is_quick=True,
     ),
     Bug(
@@ -174,7 +170,7 @@ BUGS = [
         "        self.sync()\n        with self._lock:\n            self._unmap()\n",
         "        with self._lock:\n            self._unmap()\n",
         "what is not durable yet stays in the cache, and is believed",
-        (f"{MMAP_TESTS}/test_sync.py",),
+        (f"{MMAP_TESTS}/test_sync.py::test_drop_cache_makes_durable_first",),
     ),
     Bug(
         "mmap: short write ignored",
@@ -198,7 +194,7 @@ BUGS = [
         "    try:\n        os.fsync(descriptor)\n",
         "    try:\n        pass\n",
         "names of files are not durable",
-        (f"{MMAP_TESTS}/test_backend.py",),
+        (f"{MMAP_TESTS}/test_backend.py::test_a_failed_directory_sync_is_raised",),
         is_quick=True,
     ),
     Bug(
@@ -207,6 +203,6 @@ BUGS = [
         "            file.close()\n            os.remove(path)\n",
         "            file.close()\n",
         "a create that failed leaves a file that stands in the way of the next",
-        (f"{MMAP_TESTS}/test_backend.py",),
+        (f"{MMAP_TESTS}/test_backend.py::test_a_failed_create_leaves_no_file",),
     ),
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .bug import Bug
-from .log_bugs import COVER, CUTS, DURABILITY, INTERRUPTS, POWER, REUSE
+from .log_bugs import COVER, CUTS, DURABILITY, POWER, REUSE
 
 DAMAGE = "tests/api/test_damage.py"
 FILES = "tests/api/test_files.py"
@@ -17,7 +17,7 @@ BUGS = [
         "    if check != header_check(key, length, word, index, timestamp):\n        return None\n",
         "",
         "a damaged length moves the reader to anywhere",
-        ("tests/unit/test_hot.py",),
+        ("tests/unit/test_hot.py::test_frames_of_another_place_are_not_taken",),
         pure=True,
     ),
     Bug(
@@ -26,7 +26,7 @@ BUGS = [
         "        if checksum != _checksum(key, algorithm, bytes(view[at + 8 : at + FRAME_HEADER_SIZE]), data, index):",
         "        if False:",
         "damaged payloads are handed out",
-        (DAMAGE,),
+        (f"{DAMAGE}::test_a_damaged_payload_costs_its_own_entry",),
         pure=True,
     ),
     Bug(
@@ -38,20 +38,12 @@ BUGS = [
         (f"{REUSE}::test_frames_of_the_block_that_was_here_before_are_no_entries",),
     ),
     Bug(
-        "mark of an earlier block believed",
-        "walrus_core/pages.py",
-        "            owner == sequence\n            and _mark_fits",
-        "            _mark_fits",
-        "a stale mark vouches for what is not there",
-        (FILES, "tests/damage/test_everywhere.py", "tests/fuzz/test_crafted.py"),
-    ),
-    Bug(
         "older mark taken",
         "walrus_core/pages.py",
         "            and (newest is None or generation > newest.generation)\n        ):\n            newest = mark",
         "        ):\n            newest = mark",
         "every other mark is forgotten, and what it vouched for with it",
-        (DURABILITY, FILES, POWER),
+        (POWER,),
     ),
     Bug(
         "mark over the mark that holds",
@@ -67,7 +59,7 @@ BUGS = [
         "fmt.STATE_AT[state.generation % 2]",
         "fmt.STATE_AT[0]",
         "a torn write of a position takes the older one as well",
-        (CURSORS, POWER),
+        (f"{CURSORS}::test_one_damaged_state_falls_back_to_the_other_and_is_reported",),
     ),
     # --- recovery ---------------------------------------------------------------------------------
     Bug(
@@ -76,7 +68,7 @@ BUGS = [
         "        if last_marked > place:\n",
         "        if False:\n",
         "one damaged byte costs everything behind it",
-        (DAMAGE, "tests/defects/test_w11_w15.py"),
+        (f"{DAMAGE}::test_a_block_whose_header_page_is_lost_is_a_gap",),
     ),
     Bug(
         "batch cut only in its last block",
@@ -84,7 +76,7 @@ BUGS = [
         "        if boundary is not None or place == 0:\n            break",
         "        break",
         "the first blocks of a batch that is not whole stay",
-        ("tests/defects/test_w01_w05.py", CUTS, POWER),
+        ("tests/defects/test_w01_w05.py::test_w04_a_batch_is_all_or_nothing_at_every_crash_point",),
     ),
     Bug(
         "torn tail written over",
@@ -92,7 +84,7 @@ BUGS = [
         "    if last.is_settled or rest_is_zero(last.block, state.at):",
         "    if True:",
         "new frames stand in front of the rest of an old write",
-        (FILES, POWER),
+        (f"{FILES}::test_garbage_behind_the_last_frame_is_a_torn_tail",),
     ),
     Bug(
         "oldest of several children",
@@ -108,7 +100,7 @@ BUGS = [
         "        if missing and block.first_offset > low_water:",
         "        if False:",
         "entries that were durable vanish without a word",
-        (DAMAGE, FILES),
+        (f"{DAMAGE}::test_damage_found_at_open_is_in_the_report_and_blocks_nothing",),
     ),
     Bug(
         "page cache believed after a failed sync",
@@ -132,7 +124,7 @@ BUGS = [
         "    files.sync(segment.file for segment in segments)\n",
         "",
         "what a killed process left is called durable and goes with the next power cut",
-        (DURABILITY, POWER),
+        (POWER,),
     ),
     Bug(
         "offsets begin again",
@@ -140,7 +132,7 @@ BUGS = [
         "max(chain.end_offset, page.state.floor, low_water)",
         "chain.end_offset",
         "offsets of entries that were given back are used again",
-        ("tests/api/test_reading.py", DAMAGE),
+        (f"{DAMAGE}::test_a_last_block_of_which_nothing_is_left_is_missed",),
     ),
     Bug(
         "cut without a copy",
@@ -148,7 +140,7 @@ BUGS = [
         "        if evidence is None and reason == TORN_TAIL and sound_behind(item.block, state):",
         "        if False:",
         "sound frames behind a cut are thrown away",
-        (FILES,),
+        (f"{FILES}::test_sound_frames_behind_a_cut_are_copied_aside",),
     ),
     Bug(
         "cursor beyond the end",
@@ -156,7 +148,7 @@ BUGS = [
         "            if not page.damaged and page.state.offset > topic.next_offset:",
         "            if False:",
         "a cursor skips the entries that come next",
-        (CURSORS,),
+        (f"{CURSORS}::test_a_cursor_beyond_the_end_is_set_back_and_reported",),
     ),
     Bug(
         "directory not synced at an open",
@@ -172,7 +164,7 @@ BUGS = [
         "        if header is None or not _fits(header, segment, slot):",
         "        if header is None:",
         "a header page of another slot moves a block",
-        (FILES,),
+        (f"{FILES}::test_swapped_blocks_are_noticed",),
     ),
     # --- cursors ----------------------------------------------------------------------------------
     Bug(
@@ -181,7 +173,7 @@ BUGS = [
         "        self._syncer.wait(self.topic, offset)\n",
         "",
         "after a power cut a cursor points past the end",
-        (DURABILITY,),
+        (f"{DURABILITY}::test_a_strict_checkpoint_is_durable_on_return_and_never_before_its_entry",),
         is_quick=True,
     ),
     Bug(
@@ -190,7 +182,7 @@ BUGS = [
         "        self._cursors.sync()\n",
         "",
         "what was read strictly once is read again after a power cut",
-        (DURABILITY,),
+        (f"{DURABILITY}::test_a_strict_checkpoint_is_durable_on_return_and_never_before_its_entry",),
     ),
     Bug(
         "state before its owner",
@@ -198,7 +190,7 @@ BUGS = [
         "            if self._file.synced < page.settled_at:\n                self._files.sync([self._file])\n",
         "",
         "a crash leaves a position that belongs to nobody, and the log is refused",
-        (POWER, CUTS),
+        (POWER,),
     ),
     Bug(
         "growth named before it is durable",
@@ -208,14 +200,6 @@ BUGS = [
         "a crash leaves a file that is shorter than it says, and the log is refused",
         (POWER, CUTS),
     ),
-    Bug(
-        "failed state left standing",
-        "walrus_core/cursorfile.py",
-        "            self._take_back(page, at, error)\n",
-        "",
-        "a checkpoint that raised counts after the next open",
-        ("tests/sweeps/test_io_faults.py", "tests/defects/test_w24_w29.py", POWER),
-    ),
     # --- reading ----------------------------------------------------------------------------------
     Bug(
         "damage skipped unasked",
@@ -223,7 +207,7 @@ BUGS = [
         "        if not skips or damage.end_offset is None:",
         "        if damage.end_offset is None:",
         "damaged entries are stepped over without an error",
-        (DAMAGE,),
+        (f"{DAMAGE}::test_a_batch_read_returns_the_sound_prefix_then_raises",),
     ),
     Bug(
         "damage skipped silently",
@@ -231,7 +215,7 @@ BUGS = [
         "        self._engine.note_damage(damage)\n",
         "",
         "what was skipped is told to nobody",
-        (DAMAGE,),
+        (f"{DAMAGE}::test_a_damaged_payload_costs_its_own_entry",),
         is_quick=True,
     ),
     Bug(
@@ -240,7 +224,7 @@ BUGS = [
         "        return self._damage(HEADER_KIND, at, index, next_index)",
         "        return self._damage(HEADER_KIND, at, index, self._stop_index)",
         "one damaged header costs the sound entries behind it",
-        (DAMAGE,),
+        (f"{DAMAGE}::test_a_damaged_header_costs_what_lies_up_to_the_next_sound_frame",),
     ),
     # --- files and segments -------------------------------------------------------------------------
     Bug(
@@ -249,7 +233,7 @@ BUGS = [
         "            handle.sync()\n",
         "            pass\n",
         "an append that returned is lost by a power cut",
-        (DURABILITY,),
+        (f"{DURABILITY}::test_sync_each_is_durable_on_return",),
         is_quick=True,
     ),
     Bug(
@@ -258,7 +242,7 @@ BUGS = [
         "                    self.backend.sync_many(held)",
         "                    pass",
         "what lies in several files is called durable and is not",
-        (DURABILITY, POWER),
+        (f"{DURABILITY}::test_sync_each_is_durable_on_return",),
     ),
     Bug(
         "fsync tried again after EIO",
@@ -266,7 +250,7 @@ BUGS = [
         "            handle.sync()\n",
         "            try:\n                handle.sync()\n            except OSError:\n                handle.sync()\n",
         "the kernel has dropped the pages, and the second sync says that all is well",
-        ("tests/defects/test_w36_w41.py",),
+        ("tests/defects/test_w36_w41.py::test_w36_a_failed_sync_is_raised_and_poisons_the_log",),
     ),
     Bug(
         "sync covers what came later",
@@ -300,7 +284,7 @@ BUGS = [
         "        files.sync([file])\n        # Closed first",
         "        # Closed first",
         "a file with a segment's name has no header after a power cut",
-        (POWER, CUTS),
+        (POWER,),
     ),
     Bug(
         "removal not durable",
@@ -312,21 +296,12 @@ BUGS = [
         (f"{REUSE}::test_a_segment_that_was_removed_does_not_come_back",),
     ),
     Bug(
-        "cursors.db's name not durable",
-        "walrus_core/cursorfile.py",
-        '    wrap_directory_call(gate, directory, "sync", lambda: backend.sync_dir(directory), poisons=True)\n'
-        "    return cursors",
-        "    return cursors",
-        "no sync of the directory after a create: a log without cursors.db is refused",
-        (POWER, CUTS),
-    ),
-    Bug(
         "partial segment left after ENOSPC",
         "walrus_core/segment.py",
         "        _remove_quietly(files, backend, file)\n        raise",
         "        raise",
         "each attempt on a full disk leaves a file",
-        ("tests/defects/test_w24_w29.py", "tests/api/test_full_disk.py"),
+        ("tests/defects/test_w24_w29.py::test_w24_a_failed_creation_leaves_no_lock_behind",),
     ),
     # --- who may write ------------------------------------------------------------------------------
     Bug(
@@ -335,7 +310,7 @@ BUGS = [
         "    fcntl.flock(descriptor, (fcntl.LOCK_SH if",
         "    fcntl.lockf(descriptor, (fcntl.LOCK_SH if",
         "the lock goes when any descriptor of the file is closed, and a reader cannot be told from a writer",
-        ("tests/defects/test_w19_w23.py", "tests/unit/test_lock.py", "tests/api/test_lifecycle.py"),
+        ("tests/unit/test_lock.py::test_the_lock_outlives_another_descriptor_of_its_file",),
     ),
     Bug(
         "two logs in one process",
@@ -343,7 +318,7 @@ BUGS = [
         "        if holder is not self._token:\n",
         "        if False:\n",
         "a second log of the process on a directory in memory is let in",
-        ("tests/defects/test_w19_w23.py",),
+        ("tests/defects/test_w19_w23.py::test_w23_a_second_log_on_the_directory_is_refused_in_one_process",),
     ),
     Bug(
         "log used in a forked child",
@@ -351,7 +326,9 @@ BUGS = [
         "            self.gate.leave(FORKED)\n",
         "",
         "parent and child write to the same blocks",
-        ("tests/api/test_lifecycle.py",),
+        (
+            "tests/api/test_lifecycle.py::test_a_forked_child_gets_an_error_from_every_method_and_does_no_harm",
+        ),
     ),
     Bug(
         "failed open keeps the lock",
@@ -359,6 +336,6 @@ BUGS = [
         "            self._open()\n        except BaseException:\n            self._release()\n            raise",
         "            self._open()\n        except BaseException:\n            raise",
         "after an open that failed nobody gets in",
-        ("tests/api/test_lifecycle.py", "tests/defects/test_w24_w29.py", INTERRUPTS),
+        ("tests/api/test_lifecycle.py::test_a_failed_open_leaves_nothing_open",),
     ),
 ]
