@@ -113,9 +113,9 @@ def test_a_segment_that_was_removed_does_not_come_back(memory_store):
         wal.append_for_topic("t", bytes([number]) * WHOLE_BLOCK)
     wal.sync()
     assert len(memory_store.names(".wal")) == 2
+    removed = backend.during("remove", lambda: None, suffix=".wal")
     while wal.read_next("t") is not None:
         continue
-    removed = backend.during("remove", lambda: None, suffix=".wal")
     wal.sync()
     assert removed.acted == 1
     survivors = [os.path.basename(path) for path in backend.synced_store().files if path.endswith(".wal")]
