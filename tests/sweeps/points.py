@@ -45,6 +45,8 @@ class Struck:
     count: int = 0
     paths: list[int] = field(factory=list)
     """For each place a number that says by which calls it was reached; passes of a loop share them."""
+    functions: list[str] = field(factory=list)
+    """For each place the name of the function that it lies in."""
     place: str = ""
     result: Any = None
     """None where the call was struck."""
@@ -98,6 +100,7 @@ def strike(number: int, call: Callable[[], Any], error: type[BaseException] = Ke
         struck.count += 1
         if not number:
             struck.paths.append(_path(frame))
+            struck.functions.append(frame.f_code.co_name)
         elif struck.count == number:
             struck.place = _describe(frame)
             raise error

@@ -17,7 +17,7 @@ import random
 import sys
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 
@@ -172,13 +172,10 @@ def places(whole: Struck, name: str) -> list[int]:
     return sorted(random.Random(f"{SEED} {name}").sample(telling, min(len(telling), PLACES)))
 
 
-@pytest.mark.parametrize(("name", "schedule"), CASES, ids=lambda value: value)
-def test_an_interrupt_at_any_place(name: str, schedule: str) -> None:
-    sweep = Sweep(SCENARIOS[name], schedule)
-    whole = sweep.run(0)
-    assert whole.count > 20, "nothing was swept"
+def strike_all(sweep: Sweep, numbers: list[int]) -> None:
+    """Strike these places. Raises: AssertionError: what went wrong at the first few of them."""
     failures: list[str] = []
-    for number in places(whole, f"{name} {schedule}"):
+    for number in numbers:
         try:
             assert sweep.run(number).is_struck
         except Exception as error:
@@ -186,3 +183,39 @@ def test_an_interrupt_at_any_place(name: str, schedule: str) -> None:
             if len(failures) >= FAILURES_SHOWN:
                 break
     assert not failures, "\n".join(failures)
+
+
+@pytest.mark.parametrize(("name", "schedule"), CASES, ids=lambda value: value)
+def test_an_interrupt_at_any_place(name: str, schedule: str) -> None:
+    sweep = Sweep(SCENARIOS[name], schedule)
+    whole = sweep.run(0)
+    assert whole.count > 20, "nothing was swept"
+    strike_all(sweep, places(whole, f"{name} {schedule}"))
+
+
+class SlotSweep(Sweep):
+    """Asks only how many slots are in use after the next sync: as many as without the interrupt."""
+
+    live: Optional[int] = None
+
+    def _check(self, ledger: Ledger, effect: Effect, before: dict[str, int], happened: bool) -> None:
+        ledger.sync()
+        live = sum(segment.live for segment in ledger.wal._engine.allocator.segments.values())
+        self.live = live if self.live is None else self.live
+        assert live == self.live, f"{live} slots are in use, not {self.live}"
+
+
+@pytest.mark.parametrize(
+    ("sweep_class", "function"),
+    [(SlotSweep, "_detach"), (Sweep, "take_lock")],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_an_interrupt_at_every_place_where_two_steps_must_be_one(
+    sweep_class: type[Sweep], function: str
+) -> None:
+    """The choice above hits few places of one function: these have every place struck."""
+    sweep = sweep_class(SCENARIOS["sync_reclaims"], "never")
+    whole = sweep.run(0)
+    numbers = [number for number in whole.telling() if whole.functions[number - 1] == function]
+    assert len(numbers) > 5, f"{function} was not swept"
+    strike_all(sweep, numbers)

@@ -18,6 +18,7 @@ from ..crash.power import run
 from ..damage.reference import CHECKSUMS, STATES
 from ..damage.sweep import run_bits, run_kinds
 from ..model.places import FolderPlace, MemoryPlace, find_class
+from ..mutants.bugs import BUGS
 from ..sweeps.every_fault import SCHEDULES, run_faults, still
 from ..sweeps.io_run import Base
 from ..sweeps.points import CAN_SWEEP
@@ -98,6 +99,13 @@ def run_interrupts(seed: int) -> Mapping[str, int]:
             sweep.run(number)
     faulthandler.cancel_dump_traceback_later()
     return {"operations": 1, "interrupts": len(telling)}
+
+
+def run_seeded_bug(seed: int) -> Mapping[str, int]:
+    """One bug of the table, in a copy of the library: some test must fail there."""
+    from ..mutants.seeding import check_caught
+
+    return {"caught" if check_caught(BUGS[seed]) else "untried": 1}
 
 
 def _not_swept() -> str:
@@ -200,5 +208,13 @@ BARS = [
             reason_to_skip=partial(_not_killable, backend),
         )
         for backend in CLASSES
+    ),
+    Bar(
+        "seeded-bugs",
+        "copies",
+        "a bug put into a copy of the library, where a test of the ordinary run must fail",
+        run_seeded_bug,
+        shard_seeds=4,
+        release_seeds=len(BUGS),
     ),
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from walrus_core.errors import LockedError
@@ -39,3 +41,20 @@ def test_a_writer_that_was_there_without_a_file_to_hold_is_told(tmp_path):
     with pytest.raises(LockedError, match="meanwhile"):
         reader.check_overtaken()
     reader.release()
+
+
+def test_the_lock_outlives_another_descriptor_of_its_file(tmp_path, run_child):
+    """A lock of the process, as lockf takes it, would go with the first descriptor that is closed."""
+    lock = DirectoryLock(str(tmp_path))
+    assert (tmp_path / "LOCK").read_bytes() == str(os.getpid()).encode()
+    code = """
+        from walrus_core.errors import LockedError
+        from walrus_core.lock import DirectoryLock
+        try:
+            DirectoryLock(arguments[0])
+        except LockedError as error:
+            print(error.pid)
+    """
+    assert run_child(code, tmp_path).stdout == f"{os.getpid()}\n"
+    lock.release()
+    assert run_child(code, tmp_path).stdout == ""

@@ -77,6 +77,19 @@ def test_a_failed_write_of_the_ring_is_raised_after_all_are_done(
     assert live_ring(backend)._flight is None
 
 
+def test_a_failed_write_of_the_ring_is_not_tried_again(
+    ring_file: tuple[FdBackend, FdSegmentFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write may be a sync too, under O_DSYNC: the second answer could lie."""
+    _, file = ring_file
+    monkeypatch.setattr(Ring, "run", lambda self, operations: [3, -errno.EIO])
+    for name in ("pwrite", "pwritev"):
+        monkeypatch.setattr(os, name, lambda *_arguments: pytest.fail("written once more"))
+    with pytest.raises(OSError) as caught:
+        file.write_many([(0, [b"one"]), (10, [b"two"])])
+    assert caught.value.errno == errno.EIO
+
+
 def test_a_failed_sync_of_the_ring_is_raised_and_not_tried_again(
     ring_file: tuple[FdBackend, FdSegmentFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:

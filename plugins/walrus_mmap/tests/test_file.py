@@ -50,6 +50,20 @@ def test_what_was_written_is_read_by_every_way(make_file, tmp_path, write, is_re
     assert file.read_at(0, at) == bytes(at)
 
 
+@pytest.mark.parametrize("way", ["write_at", "write_many"])
+def test_short_counts_of_writes_go_on(make_file, native_only, monkeypatch, way):
+    """The system may write less than it was given: 2 GiB are over, or a signal came."""
+    file = make_file(PAGE_BYTES)
+    pwrite, pwritev = os.pwrite, os.pwritev
+    monkeypatch.setattr(os, "pwrite", lambda number, data, at: pwrite(number, data[:3], at))
+    monkeypatch.setattr(os, "pwritev", lambda number, some, at: pwritev(number, [b"".join(some)[:5]], at))
+    if way == "write_at":
+        file.write_at(8, b"0123456789")
+    else:
+        file.write_many([(8, [b"0123", b"", b"456", b"789"])])
+    assert file.read_at(0, 32) == bytes(8) + b"0123456789" + bytes(14)
+
+
 @pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview, lambda data: memoryview(data).cast("I")])
 def test_every_buffer_is_written_and_may_be_reused(make_file, wrap):
     file = make_file(PAGE_BYTES)

@@ -1,0 +1,113 @@
+"""What one completed sync proves, and for whom: found missing by the seeded bugs of tests/mutants."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from helpers import EACH, NEVER, run_threads, with_faults
+
+from walrus_core import format as fmt
+from walrus_core import pages
+from walrus_core.errors import PoisonedError, StorageError
+from walrus_core.files import FileCache
+from walrus_core.gate import Gate
+from walrus_core.syncer import Syncer
+from walrus_core.testing import FaultyBackend
+from walrus_core.topic import Topic
+
+
+def test_a_sync_covers_what_was_there_when_it_began(memory_store):
+    wal, backend = with_faults(memory_store, fsync_schedule=EACH)
+    wal.append_for_topic("t", b"first")
+    seen: list[int] = []
+
+    def meanwhile() -> None:
+        seen.append(wal.durable_offset("t"))
+        if len(seen) == 1:
+            run_threads([lambda: wal.append_nowait("t", b"meanwhile")])
+
+    backend.during("sync", meanwhile, times=2)
+    wal.append_for_topic("t", b"second")
+    wal.wait_durable("t", 2)
+    # The second sync begins, and of what the first one met on its way nothing is durable yet.
+    assert seen == [1, 2]
+
+
+@pytest.mark.timeout(20)
+def test_a_sync_that_does_not_cover_its_caller_acknowledges_nothing(memory_store, monkeypatch):
+    wal = memory_store.open(fsync_schedule=EACH)
+    wal.append_for_topic("t", b"first")
+    monkeypatch.setattr(Syncer, "_sync_alone", lambda _self, _topic: True)
+    with pytest.raises(StorageError, match="did not cover offset 1"):
+        wal.append_for_topic("t", b"second")
+    assert wal.durable_offset("t") == 1
+    with pytest.raises(PoisonedError):
+        wal.append_for_topic("t", b"third")
+
+
+def test_a_mark_vouches_for_nothing_that_came_while_its_sync_began(memory_store, monkeypatch):
+    wal = memory_store.open(fsync_schedule=NEVER)
+    wal.append_for_topic("t", b"first")
+    begin_sync = Topic.begin_sync
+
+    def begin_slowly(topic):
+        end_offset = topic.next_offset
+        run_threads([lambda: wal.append_for_topic("t", b"meanwhile")])
+        return end_offset, begin_sync(topic)[1]
+
+    monkeypatch.setattr(Topic, "begin_sync", begin_slowly)
+    wal.sync()
+    monkeypatch.undo()
+    assert wal.durable_offset("t") == 1
+    block = wal._engine.topics["t"].active
+    page = memory_store.read_file(memory_store.names(".wal")[0])[block.base : block.base + fmt.PAGE_SIZE]
+    mark, _is_newest = pages.decode_mark(page, block.segment.key, block.sequence, block.length_bytes)
+    assert mark is None or mark.entry_count <= 1
+
+
+def test_an_open_makes_the_names_of_what_it_found_durable(memory_store):
+    """Who was killed between making a segment and the sync of the directory leaves that to the next."""
+    wal = memory_store.open(fsync_schedule=NEVER)
+    wal.append_for_topic("t", b"t")
+    killed = memory_store.killed()
+    backend = FaultyBackend(killed.backend())
+    rule = backend.during("sync_dir", lambda: None, suffix=os.path.basename(killed.path))
+    with killed.open(backend=backend):
+        assert rule.acted == 1
+
+
+def test_a_file_stays_open_until_its_bytes_are_synced(memory_store):
+    """A write-back error is told to the descriptors that were open: another one may never hear of it."""
+    backend = memory_store.backend()
+    backend.make_directory(memory_store.path)
+    files = FileCache(backend, 1, Gate(memory_store.path, lambda _error: None, True, ()))
+    paths = [os.path.join(memory_store.path, name) for name in ("written", "read")]
+    written, _read = (files.add(path, backend.create(path, size_bytes=4096)) for path in paths)
+    written.write(0, b"bytes")
+    handle = written.handle
+    others = [files.add(paths[1]) for _ in range(3)]
+    for other in others:
+        other.read(0, 1)
+    assert written.handle is handle
+    written.sync()
+    files.add(paths[1]).read(0, 1)
+    assert written.handle is None
+    files.close()
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_write_beside_a_sync_needs_another_one(memory_store, alone):
+    backend = FaultyBackend(memory_store.backend())
+    backend.make_directory(memory_store.path)
+    files = FileCache(backend, 10, Gate(memory_store.path, lambda _error: None, True, ()))
+    path = os.path.join(memory_store.path, "file")
+    file = files.add(path, backend.create(path, size_bytes=4096))
+    sync = (lambda: files.sync_one(file)) if alone else (lambda: files.sync([file]))
+    file.write(0, b"first")
+    backend.during("sync", lambda: file.write(8, b"meanwhile"))
+    sync()
+    assert file.is_dirty
+    sync()
+    assert not file.is_dirty
+    files.close()

@@ -1,0 +1,8 @@
+"""All seeded bugs. One more is one more ``Bug`` in the table of its rooms."""
+
+from __future__ import annotations
+
+from . import log_bugs, plugin_bugs, read_bugs
+
+BUGS = [*log_bugs.BUGS, *read_bugs.BUGS, *plugin_bugs.BUGS]
+BY_NAME = {bug.name: bug for bug in BUGS}
