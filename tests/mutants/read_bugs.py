@@ -192,14 +192,6 @@ BUGS = [
         "a crash leaves a position that belongs to nobody, and the log is refused",
         (POWER,),
     ),
-    Bug(
-        "growth named before it is durable",
-        "walrus_core/cursorfile.py",
-        "        self._files.sync([self._file])\n        self._write_next(self.pages[LOG_PAGE]",
-        "        self._write_next(self.pages[LOG_PAGE]",
-        "a crash leaves a file that is shorter than it says, and the log is refused",
-        (POWER, CUTS),
-    ),
     # --- reading ----------------------------------------------------------------------------------
     Bug(
         "damage skipped unasked",
