@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .bug import Bug
-from .log_bugs import COVER, CUTS, DURABILITY, POWER, REUSE
+from .log_bugs import COVER, DURABILITY, POWER, REUSE
 
 DAMAGE = "tests/api/test_damage.py"
 FILES = "tests/api/test_files.py"
