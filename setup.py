@@ -32,7 +32,8 @@ class BuildExt(build_ext):
         msvc = self.compiler.compiler_type == "msvc"
         ext.extra_compile_args = ["/O2"] if msvc else ["-O3"]
         if SANITIZED:
-            ext.extra_compile_args = ["-O1", "-g", "-fno-omit-frame-pointer", SANITIZERS]
+            # Python is built with -fwrapv, under which an overflow of a signed number is none.
+            ext.extra_compile_args = ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-wrapv", SANITIZERS]
             ext.extra_link_args = [SANITIZERS]
         try:
             super().build_extension(ext)

@@ -12,8 +12,11 @@ compiler=${CC:-gcc}
 runtime=$("$compiler" -print-file-name=libasan.so)
 [[ $runtime == */* ]] || { echo "$compiler has no AddressSanitizer (libasan.so)" >&2; exit 1; }
 export WALRUS_SANITIZED=1 WALRUS_FUZZ_SECONDS=${WALRUS_FUZZ_SECONDS:-10} PYTHONMALLOC=malloc
-export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:detect_stack_use_after_return=1
-export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+# Into files: pytest catches what is written to standard error, and so do tests of child processes.
+reports=$(mktemp -d)
+trap 'rm -rf "$reports"' EXIT
+export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:detect_stack_use_after_return=1:log_path=$reports/report
+export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1:log_path=$reports/report
 (($#)) || set -- tests/unit tests/api tests/fuzz plugins/walrus_fd/tests plugins/walrus_mmap/tests
 # A build without them would be clean whatever it does.
 python - <<'PYTHON'
@@ -27,4 +30,10 @@ for name in ("walrus_core._hot_c", "walrus_core._front_c"):
     if found is None or b"__asan_init" not in Path(found.origin).read_bytes():
         sys.exit(f"{name} was not built with WALRUS_SANITIZE=1")
 PYTHON
-LD_PRELOAD="$runtime $("$compiler" -print-file-name=libubsan.so)" exec pytest -q -p no:cacheprovider "$@"
+status=0
+LD_PRELOAD="$runtime $("$compiler" -print-file-name=libubsan.so)" pytest -q -p no:cacheprovider "$@" || status=$?
+if compgen -G "$reports/report*" >/dev/null; then
+    cat "$reports"/report*
+    exit 1
+fi
+exit "$status"
