@@ -12,11 +12,12 @@ compiler=${CC:-gcc}
 runtime=$("$compiler" -print-file-name=libasan.so)
 [[ $runtime == */* ]] || { echo "$compiler has no AddressSanitizer (libasan.so)" >&2; exit 1; }
 export WALRUS_SANITIZED=1 WALRUS_FUZZ_SECONDS=${WALRUS_FUZZ_SECONDS:-10} PYTHONMALLOC=malloc
-# Into files: pytest catches what is written to standard error, and so do tests of child processes.
+# Memory errors go into files, for the tests that catch what children write; undefined behaviour can only be
+# told on standard error, which pytest must leave alone for that.
 reports=$(mktemp -d)
 trap 'rm -rf "$reports"' EXIT
 export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:detect_stack_use_after_return=1:log_path=$reports/report
-export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1:log_path=$reports/report
+export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 (($#)) || set -- tests/unit tests/api tests/fuzz plugins/walrus_fd/tests plugins/walrus_mmap/tests
 # A build without them would be clean whatever it does.
 python - <<'PYTHON'
@@ -31,7 +32,7 @@ for name in ("walrus_core._hot_c", "walrus_core._front_c"):
         sys.exit(f"{name} was not built with WALRUS_SANITIZE=1")
 PYTHON
 status=0
-LD_PRELOAD="$runtime $("$compiler" -print-file-name=libubsan.so)" pytest -q -p no:cacheprovider "$@" || status=$?
+LD_PRELOAD="$runtime $("$compiler" -print-file-name=libubsan.so)" pytest -q --capture=sys -p no:cacheprovider "$@" || status=$?
 if compgen -G "$reports/report*" >/dev/null; then
     cat "$reports"/report*
     exit 1
