@@ -247,7 +247,8 @@ def test_w10_a_failure_in_the_background_is_not_silent(memory_store, error, capl
 
     wait_until(is_poisoned)
     assert wal.durable_offset("t") == 1
-    assert "poisoned" in caplog.text
+    # Said right after writes are refused, by the thread that failed.
+    wait_until(lambda: "poisoned" in caplog.text)
     with pytest.raises((SyncFailedError, PoisonedError)):
         wal.sync()
 
