@@ -212,7 +212,7 @@ def in_flight_run(log: Log, whole: int, entry_bytes: int) -> Run:
             for _ in repeat(None, count):
                 offset = append(TOPIC, payload)
                 if offset + 1 - told >= PENDING_MAX:
-                    wait(TOPIC, told + PENDING_MAX // 2)
+                    wait(TOPIC, told)
                     told = wal.durable_offset(TOPIC)
             wait(TOPIC, count - 1)
             seconds = perf_counter() - started

@@ -19,6 +19,16 @@ cdef class Entry:
 cdef Entry _entry_in(bytes run, Py_ssize_t at, uint64_t offset)
 
 
+cdef class Stage:
+    cdef uint8_t* _frames
+    cdef size_t _size
+    cdef size_t used
+
+    cdef uint8_t* room(self, size_t size) noexcept
+    cdef int write(self, int descriptor, uint64_t end) except -1
+    cdef int drop(self) noexcept
+
+
 cdef class Tail:
     cdef object _write
     cdef object _clock
@@ -27,6 +37,8 @@ cdef class Tail:
     cdef uint64_t _base
     cdef bint _released
     cdef bint _writing              # into the window, with the GIL released
+    cdef bint _stages
+    cdef Stage _stage               # frames of the block's last bytes, not yet in the file
     cdef readonly uint64_t key
     cdef readonly int algorithm
     cdef readonly uint64_t first_offset
@@ -44,6 +56,8 @@ cdef class Tail:
     cdef object append_quickly(self, bytes payload)
     cdef object append_batch_quickly(self, object batch, Py_ssize_t count)
 
+    cdef object _append_staged(self, bytes payload, uint64_t length)
+    cdef int _write_stage(self) except -1
     cdef int _let_go(self) except -1
     cdef int _set_state(self, object state) except -1
     cdef uint64_t _now(self) except? 0

@@ -1,59 +1,32 @@
 # The append path of one block: a part of ``_hot_c.pyx``, included there, with its names and rules.
 
 
-cdef int _write_all(
-        int descriptor, const uint8_t* head, size_t head_size, const uint8_t* payload, size_t length,
-        size_t padding, uint64_t position, bint is_quick) except -1:
-    """Write head, payload and padding as one run at ``position`` of the file, however many calls it takes.
-
-    From RELEASE_MIN on without the GIL; ``payload`` must not change or go away meanwhile. With
-    ``is_quick`` the GIL stays and no signal handler runs.
-
-    Raises: OSError: any of the bytes may have been written. Whatever a signal handler raises: likewise.
-    """
-    cdef size_t total = head_size + length + padding, done = 0
-    cdef int64_t written
-    while done < total:
-        if total >= RELEASE_MIN and not is_quick:
-            with nogil:
-                written = walrus_write_frame_at(descriptor, head, head_size, payload, length, padding, done, position)
-        else:
-            written = walrus_write_frame_at(descriptor, head, head_size, payload, length, padding, done, position)
-        if written > 0:
-            done += <size_t> written
-        elif written == -EINTR:
-            if not is_quick:
-                PyErr_CheckSignals()
-        else:
-            # A regular file that takes nothing and reports nothing is a broken one.
-            walrus_set_errno(<int> -written if written < 0 else EIO)
-            PyErr_SetFromErrno(OSError)
-    return 0
-
-
 cdef class Tail:
     """Where the next frame of an unsealed block goes, and the append of one entry there.
 
     Invariants: ``state`` changes in one step, after the bytes are written. ``claimed`` is raised
     before a write starts, so ``torn`` (claimed beyond the state) tells that a write was
-    interrupted and bytes of it may stand behind the last good frame.
+    interrupted and bytes of it may stand behind the last good frame. Staged frames are part of the
+    state; they are the last ones, and the next write of any other kind writes them first.
 
     Threads: the caller holds the topic's lock for ``append``, ``claim``, ``advance`` and
-    ``release``; ``state`` may be read at any time.
+    ``release``; ``state`` may be read, and ``write_staged`` called, at any time.
     """
 
     def __cinit__(self):
         self._window.held = False
+        self._stage = Stage.__new__(Stage)
 
     def __init__(
             self, *, write, window, int descriptor, uint64_t base, clock, uint64_t key, int algorithm,
-            uint64_t first_offset, uint64_t end, uint64_t reserved, state):
+            uint64_t first_offset, uint64_t end, uint64_t reserved, state, bint stages=False):
         """Positions are bytes from the start of the block; the block starts at ``base`` of its file.
 
         ``write(at_bytes_in_block, data)`` is always there; ``window`` (the block's memory) and
         ``descriptor`` (of its file, -1: none) let the tail write by itself, as does ``clock``
         None, which means the system's clock. ``state`` is (at, index, payload_bytes, low, high):
-        the end of the frames, their count, and totals.
+        the end of the frames, their count, and totals. With ``stages`` frames that go past the
+        topic's lock are put together in memory, up to STAGE_MAX bytes, until ``write_staged``.
         """
         self._let_go()
         self._set_state(state)
@@ -62,6 +35,7 @@ cdef class Tail:
         self._descriptor = descriptor if WALRUS_HAS_PWRITE else -1
         self._base = base
         self._released = False
+        self._stages = stages and self._descriptor >= 0 and window is None
         self.key = key
         self.algorithm = algorithm
         self.first_offset = first_offset
@@ -126,8 +100,18 @@ cdef class Tail:
             PyBuffer_Release(&buffer)
         return self._append_bytes(_as_payload(data))
 
+    def write_staged(self):
+        """Write to the file what was staged before the call, and give its memory back.
+
+        Raises: OSError: all of it is staged still, and may be written again.
+        """
+        self._write_stage()
+        self._stage.drop()
+
     def claim(self, uint64_t end_at):
-        """Announce that bytes up to ``end_at`` may be written now."""
+        """Announce that bytes up to ``end_at`` may be written. Raises: ValueError: frames are staged."""
+        if self._stage.used:
+            raise ValueError("staged frames are written before others are claimed")
         self.claimed = end_at
 
     def advance(self, state):
@@ -144,7 +128,7 @@ cdef class Tail:
             walrus_prepare(<uint8_t*> self._window.buffer.buf + start, <size_t> (stop - start))
 
     def release(self):
-        """Let go of the window; every later append finds no room.
+        """Let go of the window and of what is staged; every later append finds no room.
 
         Raises: BufferError: another thread is writing into the window; nothing changed.
         """
@@ -157,7 +141,7 @@ cdef class Tail:
         if self._window.held:
             self._window.held = False
             PyBuffer_Release(&self._window.buffer)
-        return 0
+        return self._stage.drop()
 
     cdef int _set_state(self, object state) except -1:
         cdef uint64_t at, index, payload_bytes, low, high
@@ -211,6 +195,7 @@ cdef class Tail:
         index, size = self._index, walrus_frame_size(length)
         if length > WALRUS_LENGTH_MAX or index > WALRUS_LENGTH_MAX or self.first_offset > UINT64_MAX - index:
             raise OverflowError("length, index or offset has no place in its field")
+        self._write_stage()
         # Made before the entry: where there is no memory for the answer nothing has happened.
         offset = self.first_offset + index
         if self._is_mapped(size):
@@ -248,7 +233,41 @@ cdef class Tail:
         cdef uint64_t length = <uint64_t> PyBytes_GET_SIZE(payload)
         if length >= QUICK_MAX or not self._has_room(length):
             return None
+        if self._stages:
+            return self._append_staged(payload, length)
         return self._append(<const uint8_t*> PyBytes_AS_STRING(payload), length, True)
+
+    cdef object _append_staged(self, bytes payload, uint64_t length):
+        """Append a payload that has room in the block, to be written by the next ``write_staged``.
+
+        Returns: its offset, or None where it has none in the stage (nothing changed).
+        """
+        cdef uint64_t size = walrus_frame_size(length), timestamp
+        cdef uint8_t* target
+        cdef object offset
+        if (
+            self._index > WALRUS_LENGTH_MAX or self.first_offset > UINT64_MAX - self._index
+            or self._base > <uint64_t> INT64_MAX - (self._at + size)
+        ):
+            return None
+        target = self._stage.room(<size_t> size)
+        if target == NULL:
+            return None
+        timestamp = walrus_now_ns()
+        offset = self.first_offset + self._index
+        walrus_put_frame(
+            target, self.key, self.algorithm, <const uint8_t*> PyBytes_AS_STRING(payload), length,
+            <uint32_t> self._index, timestamp)
+        self._stage.used += <size_t> size
+        self.claimed = self._at + size
+        self._advance(size, 1, length, timestamp)
+        return offset
+
+    cdef int _write_stage(self) except -1:
+        """Write what is staged, in one step for every other thread. Raises: as ``write_staged``."""
+        if self._stage.used:
+            self._stage.write(self._descriptor, self._base + self._at)
+        return 0
 
     def append_batch(self, list payloads not None):
         """Append payloads, all exact ``bytes`` and at least one, as one batch.
@@ -283,6 +302,7 @@ cdef class Tail:
             return None
         if self._index > WALRUS_LENGTH_MAX - <uint64_t> count or self.first_offset > UINT64_MAX - self._index - count:
             return None
+        self._write_stage()
         timestamp = walrus_now_ns()
         offsets = range(self.first_offset + self._index, self.first_offset + self._index + count)
         self._put_batch(batch, count, size, timestamp)

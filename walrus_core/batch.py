@@ -78,6 +78,7 @@ def append_batch(topic: Topic, payloads: list[bytes], allocator: Allocator, gate
     with topic.lock:
         topic.bar()
         gate.check_call()
+        topic.write_staged()
         _total, longest = hot.measure(payloads)
         allocator.check_frame(hot.frame_size(longest))
         topic.settle()

@@ -155,8 +155,9 @@ class Block:
     ) -> hot.Tail:
         """Make the block ready for appends behind ``state``; its file stays open until ``close_tail``.
 
-        ``is_synced_each``: prefer a descriptor to a map, whose pages a sync protects from writing, so
-        that each append behind one meets a fault.
+        ``is_synced_each``: every append waits for a sync. So prefer a descriptor to a map, whose pages a
+        sync protects from writing, so that each append behind one meets a fault; and let frames wait in
+        memory for the sync that writes them all (not where the write is the sync).
 
         Raises: StorageError: as before.
         """
@@ -178,6 +179,7 @@ class Block:
                 end=self.length_bytes,
                 reserved=reserved,
                 state=state,
+                stages=is_synced_each and not self.file.writes_sync,
             )
         except BaseException:
             self.file.let_go()

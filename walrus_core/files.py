@@ -66,6 +66,11 @@ class LogFile:
         """True where a write is not covered by a completed sync."""
         return self.written != self.synced
 
+    @property
+    def writes_sync(self) -> bool:
+        """True where a write is durable when it returns."""
+        return self._files.gate.writes_sync
+
     def _read(self, call: Callable[[SegmentFile], Result]) -> Result:
         handle = self._files.hold(self)
         try:

@@ -46,13 +46,13 @@ class Gate:
     __slots__ = (
         "_announce",
         "_express",
-        "_writes_sync",
         "blocks_calls",
         "blocks_writes",
         "failure",
         "path",
         "quiet",
         "state",
+        "writes_sync",
     )
 
     def __init__(
@@ -65,7 +65,7 @@ class Gate:
     ) -> None:
         """``announce`` is told once about the failure that poisons the log. ``writes_sync`` says
         that a write is a sync too (O_DSYNC), so that any failed write is a failed sync."""
-        self._writes_sync = writes_sync
+        self.writes_sync = writes_sync
         self._express = express
         self.path = path
         self.state = OPEN
@@ -123,16 +123,16 @@ class Gate:
             logger.error("log at %s is poisoned: %s", self.path, error)
         self._announce(error)
 
-    def sync_failed(self, error: OSError, path: object) -> SyncFailedError:
+    def sync_failed(self, error: OSError, path: object, operation: str = "sync") -> SyncFailedError:
         """Poison, and return the error to raise: a failed sync is never retried."""
         reason = error.strerror or str(error)
-        failure = SyncFailedError(path=str(path), operation="sync", errno=error.errno, reason=reason)
+        failure = SyncFailedError(path=str(path), operation=operation, errno=error.errno, reason=reason)
         self.poison(failure)
         return failure
 
     def write_failed(self, error: OSError, path: object, operation: str) -> StorageError:
         """Return the error to raise; poison unless it only says that space or files ran out."""
-        if self._writes_sync and operation == "write":
+        if self.writes_sync and operation == "write":
             return self.sync_failed(error, path)
         failure = storage_error(error, path, operation)
         if not is_harmless(error):

@@ -38,7 +38,11 @@ class Syncable(Protocol):
         """End of what is published."""
 
     def begin_sync(self) -> tuple[int, Sequence[tuple[Block, State]]]:
-        """Return (published end, blocks with bytes that no sync covers, with their states now)."""
+        """Return (published end, blocks with bytes that no sync covers, with their states now), all
+        of which the files have."""
+
+    def write_staged(self, for_sync: bool = False) -> None:
+        """Give the file what waits in memory. Raises: SyncFailedError: poisoned."""
 
     def end_sync(self, end_offset: int, blocks: Sequence[tuple[Block, State]]) -> None:
         """Drop what the sync covered, and ``forget`` the topic where nothing is dirty any more."""
@@ -181,6 +185,7 @@ class Syncer:
         started_s = time.monotonic()
         marks_due = started_s - self._marked_s >= MARK_INTERVAL_S
         state = block.state if marks_due else None
+        topic.write_staged(for_sync=True)
         if not self._durable_writes:
             self._files.sync_one(block.file)
             self._synced(1, time.monotonic() - started_s)

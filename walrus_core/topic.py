@@ -149,6 +149,7 @@ class Topic:
         with self.lock:
             self.bar()
             self._gate.check_call()
+            self.write_staged()
             active = self.active
             offset = -1
             if active is not None and active.tail is not None:
@@ -175,6 +176,22 @@ class Topic:
         tail = None if active is None else active.tail
         if self.is_dirty and tail is not None:
             self._express.admit_tail(self.name, tail)
+
+    def write_staged(self, for_sync: bool = False) -> None:
+        """Write the entries in flight that wait in memory; only the active block has such. Called
+        before any other write to the topic, and by a sync that will vouch for them.
+
+        Raises: SyncFailedError (for a sync), StorageError: poisoned. DiskFullError (else): they wait on.
+        """
+        active = self.active
+        tail = None if active is None else active.tail
+        if active is None or tail is None:
+            return
+        try:
+            tail.write_staged()
+        except OSError as error:
+            failed = self._gate.sync_failed if for_sync else self._gate.write_failed
+            raise failed(error, active.file.path, "write") from error
 
     def _append_here(self, block: Block, data: object) -> int:
         tail = block.tail
@@ -331,10 +348,13 @@ class Topic:
     def begin_sync(self) -> tuple[int, list[tuple[Block, State]]]:
         """Return the published end and the blocks that hold bytes below it not yet synced.
 
-        The end is read before the blocks: a block that is added in between is one too many.
+        The end is read before the blocks: a block that is added in between is one too many. What waits
+        in memory is written last, so that the file has all of it. Raises: SyncFailedError: poisoned.
         """
         end_offset = self.next_offset
-        return end_offset, [(block, block.state) for block in list(self.unsynced)]
+        blocks = [(block, block.state) for block in list(self.unsynced)]
+        self.write_staged(for_sync=True)
+        return end_offset, blocks
 
     def end_sync(self, end_offset: int, blocks: Sequence[tuple[Block, State]]) -> None:
         """Forget what a completed sync covered.

@@ -54,13 +54,15 @@ class Tail:
         end: int,
         reserved: int,
         state: tuple[int, int, int, int, int],
+        stages: bool = False,
     ) -> None:
         """Positions are bytes from the start of the block; the block starts at ``base`` of its file.
 
         ``write(at_bytes_in_block, data)`` is always there; ``window`` (the block's memory) and
         ``descriptor`` (of its file, -1: none) let the compiled twin write by itself, as does
         ``clock`` None, which means the system's clock. ``state`` is (at, index, payload_bytes,
-        low, high): the end of the frames, their count, and totals.
+        low, high): the end of the frames, their count, and totals. ``stages`` lets the compiled twin
+        put frames together that go past the topic's lock; none do here.
         """
         self._write = write
         self._clock = clock
@@ -122,6 +124,9 @@ class Tail:
     def append_batch(self, payloads: list[bytes]) -> Optional[range]:
         """Append a batch without help: only the compiled twin can. Returns: None, nothing changed."""
         return None
+
+    def write_staged(self) -> None:
+        """Write what was staged: nothing is."""
 
     def claim(self, end_at: int) -> None:
         """Announce that bytes up to ``end_at`` may be written now."""
