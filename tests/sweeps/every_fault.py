@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock
 
+from walrus_core import syncer
 from walrus_core.flusher import Flusher
 from walrus_core.testing import Fault
 
@@ -82,8 +83,8 @@ class ShortBase(Base):
 
 @contextmanager
 def still() -> Iterator[None]:
-    """Nothing happens in the background: a number names a call."""
-    with mock.patch.object(Flusher, "wake"):
+    """Nothing happens in the background or by the clock: a number names a call."""
+    with mock.patch.object(Flusher, "wake"), mock.patch.object(syncer, "MARK_INTERVAL_S", 0.0):
         yield
 
 

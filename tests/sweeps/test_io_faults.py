@@ -17,7 +17,7 @@ import random
 
 import pytest
 
-from walrus_core import hot
+from walrus_core import hot, syncer
 from walrus_core.flusher import Flusher
 from walrus_core.testing import Fault
 
@@ -61,6 +61,7 @@ pytestmark = pytest.mark.timeout(7200 if os.environ.get("WALRUS_SWEEP") == "all"
 def _same_in_each_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the background thread does is done where the run says so: a number names a call."""
     monkeypatch.setattr(Flusher, "wake", lambda _self: None)
+    monkeypatch.setattr(syncer, "MARK_INTERVAL_S", 0.0)
     for module, name, replacement in checksums_once():
         monkeypatch.setattr(module, name, replacement)
 

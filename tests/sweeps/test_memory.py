@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from walrus_core import syncer
 from walrus_core.backend import SegmentFile
 from walrus_core.errors import WalrusError
 from walrus_core.flusher import Flusher
@@ -48,6 +49,7 @@ pytestmark = [
 @pytest.fixture(autouse=True)
 def _same_in_each_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Flusher, "wake", lambda _self: None)
+    monkeypatch.setattr(syncer, "MARK_INTERVAL_S", 0.0)
     for module, name, replacement in checksums_once():
         monkeypatch.setattr(module, name, replacement)
 
