@@ -13,7 +13,7 @@ import threading
 import pytest
 from helpers import EACH, NEVER, WHOLE_BLOCK, contents
 
-from walrus_core import FsyncSchedule, Walrus
+from walrus_core import FsyncSchedule, Walrus, hot
 from walrus_core.allocator import Allocator
 from walrus_core.errors import ClosedError, ReentrantCallError
 from walrus_core.files import LogFile
@@ -22,7 +22,7 @@ from walrus_core.testing import FaultyBackend
 
 SWEEP = os.environ.get("WALRUS_SWEEP") == "all"
 """With WALRUS_SWEEP=all every call inside every other is tried, at every place: some minutes."""
-STEP = 3 if SWEEP else 9
+STEP = 3 if SWEEP else 9 if hot.COMPILED else 21
 BACKGROUND = FsyncSchedule.milliseconds(1)
 PLACES_MAX = 80
 
@@ -306,16 +306,17 @@ def handle(number, frame):
 wal.append_for_topic("t", b"first")
 signal.signal(signal.SIGALRM, handle)
 signal.setitimer(signal.ITIMER_REAL, 0.003)
-end_s = time.monotonic() + 3
+end_s = time.monotonic() + 60
 own = random.Random(8)
-while time.monotonic() < end_s:
+# As many as an idle machine does in two seconds; a busy one takes longer.
+while counts["worked"] + counts["refused"] < 600 and time.monotonic() < end_s:
     try:
         own.choice(calls)()
     except ReentrantCallError:
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
         raise AssertionError("refused outside a handler")
 signal.signal(signal.SIGALRM, signal.SIG_IGN)
-assert counts["worked"] + counts["refused"] > 50, counts
+assert counts["worked"] > 50, counts
 offsets = [entry.offset for entry in wal.topic("t")]
 oldest = wal.oldest_offset("t")  # what was consumed may be given back meanwhile
 assert [offset for offset in offsets if offset >= oldest] == list(range(oldest, wal.next_offset("t")))
