@@ -1,0 +1,46 @@
+"""What type checkers are told is what there is: stubs name the twins' names, the sample calls everything.
+
+`tox -e consumer` lets mypy and pyright look at the sample against the installed wheels.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from walrus_core import Walrus, _front_py, _hot_py
+from walrus_core.handle import TopicHandle
+
+ROOT = Path(__file__).resolve().parents[2]
+CONSUMER = ROOT / "tests/types/consumer.py"
+
+
+def stub_names(path: Path) -> set[str]:
+    """Return the names that a stub gives away."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom):
+            found.update(alias.asname for alias in node.names if alias.asname)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            found.add(node.target.id)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("stub", "names"),
+    [("_hot_c", set(_hot_py.__all__)), ("_front_c", {"Express", "Front", "Ready"})],
+)
+def test_a_stub_names_what_the_twins_have(stub, names):
+    assert stub_names(ROOT / f"walrus_core/{stub}.pyi") == names
+    twin = {"_hot_c": _hot_py, "_front_c": _front_py}[stub]
+    assert [name for name in names if not hasattr(twin, name)] == []
+
+
+@pytest.mark.parametrize("cls", [Walrus, TopicHandle])
+def test_the_sample_uses_every_public_name_of(cls):
+    tree = ast.parse(CONSUMER.read_text(encoding="utf-8"))
+    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    public = {name for name in dir(cls) if not name.startswith("_")}
+    assert public - used == set(), "call it in tests/types/consumer.py, with the type that comes back"
