@@ -34,6 +34,7 @@ _FILE_KEYS: Mapping[str, str] = {
     "blocks_per_segment": "blocks_per_segment",
     "on_corruption": "on_corruption",
     "open_files_max": "open_files_max",
+    "observers": "observers_from_file",
 }
 _RENAMED = {"block_size": "block_size_bytes"}
 _SETTABLE = {
@@ -113,8 +114,8 @@ class WalrusBuilder:
         """What reads do at damage: "raise" (default) or "skip"."""
         return self.set(on_corruption=policy)
 
-    def observer(self, observer: object) -> WalrusBuilder:
-        """Add an object with hook implementations (walrus_core.hookspecs)."""
+    def observer(self, observer: Union[str, object]) -> WalrusBuilder:
+        """Add an object with hook implementations (walrus_core.hookspecs), or an installed one by name."""
         self._set["observers"] = (*self._set.get("observers", ()), observer)
         return self
 
@@ -151,7 +152,9 @@ class WalrusBuilder:
         if backend is None or isinstance(backend, str):
             values["backend"] = choose_backend_name(backend, configured, blocked)
         values["blocked_plugins"] = blocked
-        values["observers"] = tuple(values.get("observers", ()))
+        named = _names("observers", values.pop("observers_from_file", ()))
+        given = values.get("observers", ())
+        values["observers"] = (*named, *([given] if isinstance(given, str) else given))
         options = values.setdefault("backend_options", {})
         if not isinstance(options, Mapping):
             raise ConfigError(option="backend_options", reason=f"must be a table, not {shown(options)}")

@@ -143,6 +143,11 @@ def check_on_corruption(value: object) -> None:
         )
 
 
+def _check_observers(_instance: object, _attribute: object, value: object) -> None:
+    if not isinstance(value, tuple) or any(one is None or one == "" for one in value):
+        raise ConfigError(option="observers", reason=f"must be names and objects, not {shown(value)}")
+
+
 def _check_policy(_instance: object, _attribute: object, value: object) -> None:
     check_on_corruption(value)
 
@@ -165,7 +170,8 @@ class Options:
     """Everything that a log is opened with. Raises ConfigError for a value that cannot be used.
 
     ``clock`` (nanoseconds since the epoch) and ``random_bytes`` are injected by tests; ``clock``
-    None means the system's. ``observers`` are objects with hook implementations (hookspecs.py).
+    None means the system's. ``observers`` are objects with hook implementations (hookspecs.py), or
+    names of installed ones.
     """
 
     path: str
@@ -187,7 +193,7 @@ class Options:
     open_files_max: int = field(default=OPEN_FILES_DEFAULT, validator=_check_open_files)
     clock: Optional[Callable[[], int]] = field(default=None, validator=_check_callable)
     random_bytes: Optional[Callable[[int], bytes]] = field(default=None, validator=_check_callable)
-    observers: tuple[object, ...] = ()
+    observers: tuple[object, ...] = field(default=(), validator=_check_observers)
 
     def __attrs_post_init__(self) -> None:
         if self.durable_writes and self.fsync_schedule.kind != "each":

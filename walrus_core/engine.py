@@ -27,7 +27,7 @@ from walrus_core.front import Express
 from walrus_core.gate import CLOSED, FORKED, OPEN, Door, Gate
 from walrus_core.lock import DirectoryLock
 from walrus_core.memory import MemoryBackend
-from walrus_core.plugins import backend_of
+from walrus_core.plugins import backend_of, observers_of
 from walrus_core.reclaim import Reclaimer
 from walrus_core.recovery import Recovered, finish, recover
 from walrus_core.syncer import Syncable, Syncer
@@ -49,7 +49,7 @@ class Engine:
         self.options = options
         self._waits = options.fsync_schedule.kind == "each"
         quiet = "WALRUS_QUIET" in os.environ
-        self.events = Events(options.observers, quiet)
+        self.events = Events(observers_of(options), quiet)
         self.express = Express()
         # Where every append waits for its sync, only those in flight may go past the lock.
         self.express_in_flight = Express() if self._waits else self.express

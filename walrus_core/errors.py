@@ -217,13 +217,27 @@ class DuplicateBackendError(PluginError):
 class IncompatibleBackendError(PluginError):
     """A backend was written for another version of the backend API."""
 
-    sentence = "backend {name!r} implements backend API {found}, this core needs {wanted}"
+    sentence = "backend {name!r} implements backend API {found}, this core needs {wanted}; {hint}"
+
+
+class UnknownObserverError(PluginError, LookupError):
+    """No installed distribution provides this observer."""
+
+    sentence = "no observer {name!r} is installed (installed: {available}); {hint}"
+
+
+class DuplicateObserverError(PluginError):
+    """Two distributions register the same observer name."""
+
+    sentence = (
+        "more than one distribution registers the observer {name!r}: {distributions}; uninstall one of them"
+    )
 
 
 class BrokenPluginError(PluginError):
     """A plugin failed to import or to register; ``__cause__`` is its exception."""
 
-    sentence = "plugin {name!r} ({distribution}) cannot be loaded: {reason}"
+    sentence = "plugin {name!r} cannot be loaded, reinstall or upgrade {distribution}: {reason}"
 
 
 class ContractError(PluginError):

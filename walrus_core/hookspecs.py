@@ -5,6 +5,11 @@ through a hook: a hook call costs some thirty times a method call.
 
 Event hooks run on the thread where the event happens, outside the locks of the append path;
 they must return quickly and must not call the log. What they raise is logged and ignored.
+
+An observer is an object with methods under ``@hookimpl``, given to ``WalrusBuilder.observer``. A
+distribution can offer one by name: its entry point in the group ``walrus.observers`` names a
+callable, which is called as ``make(path=...)`` with the log's directory when a log is opened with
+``observer("name")``, or with that name under ``observers`` in ``walrus.toml``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From entry points to one backend object; every plugin error is raised here.
+"""From entry points to one backend object and to observers; every plugin error is raised here.
 
 Discovery reads metadata only: nothing is imported but the plugin that was chosen, so a broken
 plugin cannot stop another. pluggy would hide a second entry point of one name, so the list is
@@ -22,13 +22,16 @@ from walrus_core.errors import (
     ConfigError,
     ContractError,
     DuplicateBackendError,
+    DuplicateObserverError,
     IncompatibleBackendError,
     UnknownBackendError,
+    UnknownObserverError,
     WalrusError,
 )
 from walrus_core.memory import MemoryBackend
 
 ENTRY_POINT_GROUP = "walrus"
+OBSERVER_GROUP = "walrus.observers"
 DEFAULT_ORDER = ("fd", "mmap")
 _KNOWN_PACKAGES = {"fd": "walrus-fd", "mmap": "walrus-mmap"}
 _REQUIRED = (
@@ -55,11 +58,13 @@ class InstalledPlugin:
     entry_point: EntryPoint
 
 
-def installed_plugins(blocked: Iterable[str] = ()) -> dict[str, list[InstalledPlugin]]:
-    """Return the installed plugins by backend name, without importing any; no blocked ones."""
+def installed_plugins(
+    blocked: Iterable[str] = (), group: str = ENTRY_POINT_GROUP
+) -> dict[str, list[InstalledPlugin]]:
+    """Return the installed plugins of a group by name, without importing any; no blocked ones."""
     found: dict[str, list[InstalledPlugin]] = {}
     skip = set(blocked)
-    for point in entry_points(group=ENTRY_POINT_GROUP):
+    for point in entry_points(group=group):
         if point.name in skip:
             continue
         distribution = point.dist.name if point.dist is not None else "unknown distribution"
@@ -123,11 +128,16 @@ def backend_class(name: str, blocked: Iterable[str] = ()) -> type[Any]:
     return matching[0]
 
 
-def _register(plugin: InstalledPlugin) -> list[type[Any]]:
+def _manager() -> Any:
     import pluggy
 
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
+    return manager
+
+
+def _register(plugin: InstalledPlugin) -> list[type[Any]]:
+    manager = _manager()
     try:
         manager.register(plugin.entry_point.load(), name=plugin.name)
         manager.check_pending()
@@ -143,9 +153,7 @@ def make_backend(cls: type[Any], options: Mapping[str, Any], durable_writes: boo
     name = getattr(cls, "name", cls.__name__)
     found = getattr(cls, "api", None)
     if not isinstance(found, int) or not BACKEND_API_OLDEST <= found <= BACKEND_API:
-        raise IncompatibleBackendError(
-            name=name, found=found, wanted=f"{BACKEND_API_OLDEST} to {BACKEND_API}"
-        )
+        raise _incompatible(name, found)
     try:
         backend: Backend = cls(durable_writes=durable_writes, **options)
     except WalrusError:
@@ -163,12 +171,20 @@ def check_backend_object(backend: Backend, durable_writes: bool) -> None:
     name = getattr(backend, "name", type(backend).__name__)
     api = getattr(backend, "api", None)
     if not isinstance(api, int) or not BACKEND_API_OLDEST <= api <= BACKEND_API:
-        raise IncompatibleBackendError(name=name, found=api, wanted=f"{BACKEND_API_OLDEST} to {BACKEND_API}")
+        raise _incompatible(name, api)
     missing = [method for method in _REQUIRED if not callable(getattr(backend, method, None))]
     if missing:
         raise ContractError(name=name, reason=f"it has no {', '.join(missing)}")
     if durable_writes and not backend.capabilities.durable_writes:
         raise ConfigError(option="durable_writes", reason=f"backend {name!r} has no durable writes")
+
+
+def _incompatible(name: str, found: object) -> IncompatibleBackendError:
+    is_newer = isinstance(found, int) and found > BACKEND_API
+    hint = f"upgrade {'walrus-core' if is_newer else 'the distribution of the backend'}"
+    return IncompatibleBackendError(
+        name=name, found=found, wanted=f"{BACKEND_API_OLDEST} to {BACKEND_API}", hint=hint
+    )
 
 
 def _names(found: Mapping[str, object]) -> str:
@@ -195,3 +211,35 @@ def backend_of(options: Options) -> Any:
         )
     check_backend_object(options.backend, options.durable_writes)
     return options.backend
+
+
+def observers_of(options: Options) -> tuple[object, ...]:
+    """Return the observers that ``options`` hold, those named loaded and made for the log's directory.
+
+    Raises: UnknownObserverError, DuplicateObserverError, BrokenPluginError.
+    """
+    return tuple(
+        _load_observer(one, options.path, options.blocked_plugins) if isinstance(one, str) else one
+        for one in options.observers
+    )
+
+
+def _load_observer(name: str, path: str, blocked: Iterable[str]) -> object:
+    """Import the plugin of the observer and call what its entry point names with the log's ``path``."""
+    found = installed_plugins(blocked, OBSERVER_GROUP)
+    candidates = found.get(name, [])
+    if not candidates:
+        raise UnknownObserverError(name=name, available=_names(found), hint=_hint(name, blocked))
+    if len(candidates) > 1:
+        distributions = ", ".join(sorted(plugin.distribution for plugin in candidates))
+        raise DuplicateObserverError(name=name, distributions=distributions)
+    plugin = candidates[0]
+    try:
+        observer: object = plugin.entry_point.load()(path=path)
+        manager = _manager()
+        manager.register(observer, name=name)
+        manager.check_pending()
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise BrokenPluginError(name=name, distribution=plugin.distribution, reason=reason) from error
+    return observer

@@ -187,7 +187,7 @@ def test_a_backend_that_is_missing(run, calm):
 
 def test_no_backend_at_all(run, calm):
     for module in ("walrus_core.plugins", "walrus_core.cli.backends", "walrus_core.cli.doctor"):
-        calm.setattr(f"{module}.installed_plugins", lambda blocked=(): {})
+        calm.setattr(f"{module}.installed_plugins", lambda *_: {})
     (problem,) = problems(run)
     assert problem.startswith("no log can be opened: ") and "pip install walrus-fd" in problem
 

@@ -212,7 +212,7 @@ def test_a_backend_that_nobody_offers(run, tmp_path):
 
 def test_nothing_installed(run, monkeypatch):
     for module in ("walrus_core.plugins", "walrus_core.cli.backends"):
-        monkeypatch.setattr(f"{module}.installed_plugins", lambda blocked=(): {})
+        monkeypatch.setattr(f"{module}.installed_plugins", lambda *_: {})
     result = run("backends", "--json")
     assert result.exit_code == 5
     facts = json.loads(result.stdout)

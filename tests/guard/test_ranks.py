@@ -84,7 +84,7 @@ EXCEPTIONS = {
     ("walrus_core.walrus", "walrus_core.handle"): "Walrus.topic() hands it out; imported when called",
 }
 
-PLUGINS = {"walrus_fd", "walrus_mmap"}
+PLUGINS = {"walrus_fd", "walrus_mmap", "walrus_prometheus"}
 SEAMS = {"walrus_core.backend", "walrus_core.errors", "walrus_core.hookspecs", "walrus_core.types"}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Optional
 
 import click
-from attrs import field, frozen
+from attrs import asdict, field, frozen
 
 from walrus_core import __version__
 from walrus_core.builder import WalrusBuilder
@@ -15,17 +15,22 @@ from walrus_core.cli.output import add_row, json_text, make_table, report_facts,
 from walrus_core.config import Options
 from walrus_core.errors import PluginError, WalrusError
 from walrus_core.memory import MemoryBackend
-from walrus_core.plugins import installed_plugins, load_backend
+from walrus_core.plugins import OBSERVER_GROUP, InstalledPlugin, installed_plugins, load_backend
 
 
 @frozen(kw_only=True)
 class BackendFacts:
-    """One backend that some distribution offers; ``error`` says why it cannot be used."""
+    """One backend that some distribution offers; ``error`` says why it cannot be used.
+
+    ``api`` is None and ``capabilities`` are empty where it could not be loaded.
+    """
 
     name: str
     distribution: str
     version: str
     is_chosen: bool
+    api: Optional[int] = None
+    capabilities: tuple[str, ...] = ()
     error: Optional[str] = None
     probe: Mapping[str, Any] = field(factory=dict)
 
@@ -33,7 +38,9 @@ class BackendFacts:
 @click.command()
 @log_options
 def backends(data_dir: Optional[str], key: Optional[str], backend: Optional[str], as_json: bool) -> None:
-    """List the installed backends, what each says of this machine, and which one is chosen here.
+    """List the installed backends: where each is from, what it can do here, which one is chosen.
+
+    A backend that cannot be loaded is listed with the reason. Installed observers are named.
 
     The one chosen: --backend, else $WALRUS_BACKEND, else walrus.toml, else fd, else mmap. Where
     that one is missing or broken, the list ends with exit status 5.
@@ -48,10 +55,15 @@ def backends(data_dir: Optional[str], key: Optional[str], backend: Optional[str]
     if options is not None and chosen not in {name for name, _, _ in offered}:
         problem = load_problem(chosen, options)
     found = [describe(*one, options) for one in offered]
+    observers = [
+        one for _, many in sorted(installed_plugins(blocked, OBSERVER_GROUP).items()) for one in many
+    ]
     if as_json:
-        write_line(json_text({"chosen": chosen, "backends": [report_facts(facts) for facts in found]}))
+        named = [{"name": o.name, "distribution": o.distribution, "version": o.version} for o in observers]
+        listed = [report_facts(facts) for facts in found]
+        write_line(json_text({"chosen": chosen, "backends": listed, "observers": named}))
     else:
-        show(found)
+        show(found, observers)
     if problem is not None:
         raise problem
     broken = [facts for facts in found if facts.is_chosen and facts.error]
@@ -81,12 +93,14 @@ def describe(name: str, distribution: str, version: str, options: Optional[Optio
     is_chosen = options is not None and options.backend == name
     given: Mapping[str, Any] = options.backend_options if options is not None and is_chosen else {}
     durable_writes = options is not None and is_chosen and options.durable_writes
+    facts: dict[str, Any] = {}
     error: Optional[str] = None
-    probe: Mapping[str, Any] = {}
     try:
         backend = load_backend(name, options=given, durable_writes=durable_writes)
         try:
-            probe = dict(backend.probe())
+            able = asdict(backend.capabilities)
+            facts = {"api": backend.api, "capabilities": tuple(flag for flag, has in able.items() if has)}
+            facts["probe"] = dict(backend.probe())
         finally:
             backend.close()
     except WalrusError as found:
@@ -94,17 +108,20 @@ def describe(name: str, distribution: str, version: str, options: Optional[Optio
     except (Exception, SystemExit) as found:  # foreign code: one broken plugin must not end the list
         error = f"{type(found).__name__}: {found}"
     return BackendFacts(
-        name=name, distribution=distribution, version=version, is_chosen=is_chosen, error=error, probe=probe
+        name=name, distribution=distribution, version=version, is_chosen=is_chosen, error=error, **facts
     )
 
 
-def show(found: list[BackendFacts]) -> None:
-    """Write the list as a table; the one chosen is marked."""
-    table = make_table((("", False), ("backend", False), ("from", False), ("what it says", False)))
+def show(found: list[BackendFacts], observers: list[InstalledPlugin]) -> None:
+    """Write the lists as tables; the backend chosen is marked."""
+    table = make_table(
+        (("", False), ("backend", False), ("from", False), ("API", True), ("what it says", False))
+    )
     for facts in found:
-        says = [f"{fact}: {value}" for fact, value in facts.probe.items()]
+        says = [f"can: {', '.join(facts.capabilities) or 'nothing more'}"] if facts.api is not None else []
+        says += [f"{fact}: {value}" for fact, value in facts.probe.items()]
         if facts.error is not None:
-            says = ["broken: " + " ".join(facts.error.split())]
+            says.append("broken: " + " ".join(facts.error.split()))
         if facts.is_chosen:
             says.insert(0, "chosen here")
         add_row(
@@ -113,7 +130,13 @@ def show(found: list[BackendFacts]) -> None:
                 "*" if facts.is_chosen else "",
                 facts.name,
                 f"{facts.distribution} {facts.version}",
+                "" if facts.api is None else str(facts.api),
                 "\n".join(says),
             ],
         )
     show_table(table)
+    if observers:
+        table = make_table((("observer", False), ("from", False)))
+        for one in observers:
+            add_row(table, [one.name, f"{one.distribution} {one.version}"])
+        show_table(table)

@@ -1,0 +1,157 @@
+"""Observers chosen by name: only the one chosen is imported, and what is wrong with it is a typed error."""
+
+from __future__ import annotations
+
+import sys
+import types
+from importlib.metadata import EntryPoint
+from typing import ClassVar
+
+import pytest
+
+from walrus_core import Walrus, plugins
+from walrus_core.errors import (
+    BrokenPluginError,
+    ConfigError,
+    DuplicateObserverError,
+    PluginError,
+    UnknownObserverError,
+)
+from walrus_core.hookspecs import hookimpl
+
+
+class Observer:
+    """Keeps what it was made with and what it was told."""
+
+    made: ClassVar[list[Observer]] = []
+
+    def __init__(self, *, path: str) -> None:
+        self.path, self.recovered = path, 0
+        self.made.append(self)
+
+    @hookimpl
+    def walrus_recovered(self, report):
+        self.recovered += 1
+
+
+class Misled:
+    """Implements a hook that does not exist."""
+
+    def __init__(self, *, path: str) -> None:
+        """Take what every observer is made with."""
+
+    @hookimpl
+    def walrus_no_such_hook(self):
+        """Nothing calls this."""
+
+
+@pytest.fixture
+def offer(monkeypatch):
+    """A function that pretends that a distribution offers an observer, beside what is installed."""
+    points: list[EntryPoint] = []
+    monkeypatch.setattr(Observer, "made", [])
+    installed = plugins.entry_points
+
+    def entry_points(*, group):
+        return [*installed(group=group), *(point for point in points if point.group == group)]
+
+    monkeypatch.setattr(plugins, "entry_points", entry_points)
+
+    def offer(name, made=Observer, *, distribution=None):
+        module = types.ModuleType(f"pretended_{name}")
+        module.make = made
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        point = EntryPoint(name=name, value=f"{module.__name__}:make", group="walrus.observers")
+        about = types.SimpleNamespace(name=distribution or f"walrus-{name}", version="1.0", metadata={})
+        points.append(point._for(about))
+        return module.__name__
+
+    return offer
+
+
+@pytest.mark.parametrize("given", ["watcher", ["watcher"], ("watcher",)])
+def test_by_name(offer, tmp_path, given):
+    offer("watcher")
+    with Walrus(tmp_path, backend="memory", observers=given) as wal:
+        (observer,) = Observer.made
+        assert (observer.path, observer.recovered) == (wal.path, 1)
+
+
+def test_by_builder_beside_objects_and_those_of_the_file(offer, tmp_path):
+    offer("watcher")
+    offer("other")
+    (tmp_path / "walrus.toml").write_text('observers = ["other"]\n')
+    own = Observer(path="mine")
+    builder = Walrus.builder().data_dir(tmp_path).backend("memory").observer("watcher").observer(own)
+    assert len(Observer.made) == 1
+    builder.build().close()
+    assert [observer.recovered for observer in Observer.made] == [1, 1, 1]
+
+
+def test_only_the_chosen_one_is_imported(offer, tmp_path, monkeypatch):
+    offer("watcher")
+    other = offer("other")
+    monkeypatch.delitem(sys.modules, other)
+    Walrus(tmp_path, backend="memory", observers=["watcher"]).close()
+    Walrus(tmp_path, backend="memory").close()
+    assert len(Observer.made) == 1
+    assert other not in sys.modules
+
+
+def test_every_log_has_its_own(offer, tmp_path):
+    offer("watcher")
+    for name in ("one", "two"):
+        Walrus(tmp_path / name, backend="memory", observers=["watcher"]).close()
+    assert [observer.path for observer in Observer.made] == [str(tmp_path / "one"), str(tmp_path / "two")]
+
+
+def test_unknown(offer, tmp_path):
+    offer("watcher")
+    with pytest.raises(
+        UnknownObserverError, match=r"installed: .*watcher.*pip install walrus-nope"
+    ) as caught:
+        Walrus(tmp_path / "log", backend="fd", observers=["nope"])
+    assert isinstance(caught.value, (PluginError, LookupError))
+    assert not (tmp_path / "log").exists()
+
+
+def test_blocked(offer, tmp_path):
+    offer("watcher")
+    with pytest.raises(UnknownObserverError, match="'watcher' is blocked by configuration"):
+        Walrus(tmp_path, backend="memory", observers=["watcher"], blocked_plugins=["watcher"])
+    assert Observer.made == []
+
+
+def test_two_distributions(offer, tmp_path):
+    offer("watcher", distribution="walrus-watcher")
+    offer("watcher", distribution="other-watcher")
+    with pytest.raises(DuplicateObserverError, match="other-watcher, walrus-watcher; uninstall one"):
+        Walrus(tmp_path, backend="memory", observers=["watcher"])
+
+
+def test_one_that_cannot_be_imported(offer, tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, offer("watcher"))
+    with pytest.raises(BrokenPluginError, match="reinstall or upgrade walrus-watcher") as caught:
+        Walrus(tmp_path / "log", backend="fd", observers=["watcher"])
+    assert isinstance(caught.value.__cause__, ImportError)
+    assert not (tmp_path / "log").exists()
+
+
+@pytest.mark.parametrize("made", [object, Misled, None])
+def test_one_that_cannot_be_made(offer, tmp_path, made):
+    offer("watcher", made)
+    with pytest.raises(BrokenPluginError, match="walrus-watcher"):
+        Walrus(tmp_path, backend="memory", observers=["watcher"])
+
+
+@pytest.mark.parametrize("given", [[""], [None], ""])
+def test_what_is_no_observer(tmp_path, given):
+    with pytest.raises(ConfigError, match="observers"):
+        Walrus(tmp_path / "log", backend="memory", observers=given)
+
+
+@pytest.mark.parametrize("given", ["3", '"watcher"', "[1]"])
+def test_what_the_file_may_not_say(tmp_path, given):
+    (tmp_path / "walrus.toml").write_text(f"observers = {given}\n")
+    with pytest.raises(ConfigError, match="observers"):
+        Walrus(tmp_path, backend="memory")
