@@ -1,4 +1,4 @@
-"""Every way in which a plugin can be wrong, as people meet it: exit status 5, one line that says what to do."""
+"""Every way in which a plugin can be wrong, as people meet it: exit status 5 and one line with what to do."""
 
 from __future__ import annotations
 

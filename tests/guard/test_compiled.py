@@ -6,7 +6,9 @@ before the installed wheel, passes every other test.
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,13 @@ def test_the_expected_twin_runs():
     if expected is None:
         pytest.skip("WALRUS_EXPECT_EXT is not set: this run takes whichever twin there is")
     assert (expected == "1") == hot.COMPILED
+
+
+def test_io_uring_is_there_or_not_as_expected():
+    expected = os.environ.get("WALRUS_EXPECT_URING")
+    if expected is None or sys.platform != "linux":
+        pytest.skip("WALRUS_EXPECT_URING is not set, or this is no Linux: with or without liburing")
+    assert (importlib.util.find_spec("liburing") is not None) == (expected == "1")
 
 
 @INSTALLED_ONLY

@@ -47,7 +47,8 @@ def test_one_version(folder):
 def test_the_module_says_the_same_version():
     text = (ROOT / "walrus_core/__init__.py").read_text(encoding="utf-8")
     assert re.findall(r'^__version__ = "(.*)"$', text, re.MULTILINE) == [VERSION]
-    assert metadata(ROOT)["tool"]["bumpversion"]["current_version"] == VERSION
+    tools = metadata(ROOT)["tool"]
+    assert (tools["bumpversion"]["current_version"], tools["towncrier"]["version"]) == (VERSION, VERSION)
 
 
 @every_distribution

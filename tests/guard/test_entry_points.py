@@ -8,10 +8,15 @@ import os
 import pytest
 
 EXPECTED = {"fd": "walrus-fd", "mmap": "walrus-mmap"}
+# An environment of the matrix says which of them it has, to prove that one goes without the other.
+PLUGINS = os.environ.get("WALRUS_EXPECT_PLUGINS", "fd mmap").split()
 
 
 def installed(name: str) -> list[importlib.metadata.EntryPoint]:
     found = [point for point in importlib.metadata.entry_points(group="walrus") if point.name == name]
+    if name not in PLUGINS:
+        assert found == []
+        pytest.skip(f"WALRUS_EXPECT_PLUGINS says that {EXPECTED[name]} is not installed here")
     if not found and os.environ.get("WALRUS_EXPECT_INSTALLED") != "1":
         pytest.skip(f"{EXPECTED[name]} is not installed here (the tests run from the source tree)")
     return found

@@ -35,6 +35,7 @@ _NEVER = sys.maxsize
 _FORCED_FROM = 2
 """With ``io_uring="on"``; a single extent is a single system call anyway."""
 
+_DIRECTORY_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 _OPEN_FLAGS = os.O_RDWR
 for _name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NOCTTY", "O_BINARY", "O_NOINHERIT"):
     _OPEN_FLAGS |= getattr(os, _name, 0)
@@ -160,7 +161,7 @@ class FdBackend:
         """
         if os.name == "nt":
             return
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = os.open(directory, _DIRECTORY_FLAGS)
         try:
             os.fsync(descriptor)
         finally:
