@@ -1,7 +1,7 @@
 """Build the distributions as they are released, and install them into test environments.
 
     python .ci/artifacts.py build [--into dist] [--pure] [PYTHON...]
-    python .ci/artifacts.py install (ext|noext) [--extras test,cli] [--liburing] [PLUGIN...]
+    python .ci/artifacts.py install [--extras test,cli] [--liburing] (ext|noext) [PLUGIN...]
 
 ``build`` makes the sdist of every distribution and, from the sdists alone and in isolation, the pure wheels
 and a compiled wheel for each interpreter (default: the one that runs this; ``--pure``: none). ``install``
