@@ -138,7 +138,8 @@ def try_machine(machine: Machine, folder: Path, built: Path, dependencies: Path)
     )
     # Its exit status depends on more than that, such as how many files a process may open here.
     doctor = there.python(
-        "import subprocess\nprint(subprocess.run(['walrus', 'doctor'], capture_output=True, text=True).stdout)"
+        "import subprocess\n"
+        "print(subprocess.run(['walrus', 'doctor'], capture_output=True, text=True).stdout)"
     )
     if ("the frame code is pure Python" in doctor) == compiled:
         raise Failed(f"walrus doctor does not say that the frame code is pure, or wrongly says so:\n{doctor}")

@@ -1,5 +1,7 @@
 """Types of the compiled twin: those of the pure one, which has the same names."""
 
+from typing import Literal
+
 from walrus_core._hot_py import (
     BAD_HEADER as BAD_HEADER,
     BAD_PAYLOAD as BAD_PAYLOAD,
@@ -35,4 +37,7 @@ from walrus_core._hot_py import (
     walk as walk,
 )
 
-COMPILED: bool
+COMPILED: Literal[True]
+
+class Stage:
+    """Memory for frames that wait for a sync. Nothing in it has a name in Python, nor a pure twin."""
