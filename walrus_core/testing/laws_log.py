@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import signal
 import time
@@ -48,8 +47,6 @@ def abandon(wal: Walrus) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         wal.__del__()
-        del wal
-        gc.collect()
 
 
 def check_log(wal: Walrus, expected: list[bytes], *, least: Optional[int] = None, ends: Any = None) -> None:
