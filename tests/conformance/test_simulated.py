@@ -30,7 +30,7 @@ class TestSimulatedBackend(BackendSuite):
         return bytes(self.disk.names[path].durable)
 
     def power_loss(self, backend: Any, path: str) -> Iterator[SimulatedBackend]:
-        for disk in backend.disk.power_loss_states(STATES):
+        for disk in backend.disk.power_loss_states(STATES, random.Random("cut")):
             yield SimulatedBackend(disk)
 
 

@@ -62,6 +62,16 @@ def check_log(wal: Walrus, expected: list[bytes], *, least: Optional[int] = None
 
 
 @contextmanager
+def _dying(subject: Subject, backend: Optional[Backend] = None, **options: Any) -> Iterator[Walrus]:
+    """Open the log; at the end its process dies, unless it was closed before."""
+    wal = open_log(subject, backend, **options)
+    try:
+        yield wal
+    finally:
+        abandon(wal)
+
+
+@contextmanager
 def _opened(subject: Subject, backend: Optional[Backend] = None, **options: Any) -> Iterator[Walrus]:
     wal = open_log(subject, backend, **options)
     try:
@@ -100,13 +110,12 @@ def a_log_reads_back_strictly(subject: Subject) -> None:
     with _opened(subject) as wal:
         expected = _fill(wal)
     for _ in range(3):
-        wal = open_log(subject, consistency=ReadConsistency.strictly_at_once())
-        for _ in range(5):
-            entry = wal.read_next(TOPIC)
-            hold(entry is not None, "the log ended early")
-            if entry is not None:
-                read.append((entry.offset, entry.data))
-        abandon(wal)
+        with _dying(subject, consistency=ReadConsistency.strictly_at_once()) as wal:
+            for _ in range(5):
+                entry = wal.read_next(TOPIC)
+                hold(entry is not None, "the log ended early")
+                if entry is not None:
+                    read.append((entry.offset, entry.data))
     with _opened(subject) as wal:
         read += [(entry.offset, entry.data) for entry in wal.batch_read_for_topic(TOPIC, 1 << 24)]
         hold(wal.read_next(TOPIC) is None, "there is more than was appended")
@@ -139,14 +148,13 @@ def a_dropped_log_loses_nothing(subject: Subject) -> None:
     """Without close: what was appended is there for the next open, even with no sync at all."""
     expected: list[bytes] = []
     for _ in range(3):
-        wal = open_log(subject)
-        check_log(wal, expected)
-        more = payloads(len(expected), len(expected) + 9)
-        wal.batch_append_for_topic(TOPIC, more[:4])
-        for data in more[4:]:
-            wal.append_for_topic(TOPIC, data)
-        expected += more
-        abandon(wal)
+        with _dying(subject) as wal:
+            check_log(wal, expected)
+            more = payloads(len(expected), len(expected) + 9)
+            wal.batch_append_for_topic(TOPIC, more[:4])
+            for data in more[4:]:
+                wal.append_for_topic(TOPIC, data)
+            expected += more
     with _opened(subject) as wal:
         check_log(wal, expected)
 
@@ -230,20 +238,19 @@ def no_space_is_a_typed_error_and_the_log_goes_on(subject: Subject) -> None:
 def a_failed_sync_poisons_and_loses_nothing_durable(subject: Subject) -> None:
     """SyncFailedError, then PoisonedError; what was durable before is there after the next open."""
     faulty = FaultyBackend(subject.make(subject.directory))
-    wal = open_log(subject, faulty, fsync_schedule=EACH)
     expected = payloads(0, 10)
-    for data in expected:
-        wal.append_for_topic(TOPIC, data)
-    faulty.fail("sync", number=errno.EIO)
-    for kind in (SyncFailedError, PoisonedError):
-        try:
-            wal.append_for_topic(TOPIC, _payload(10))
-        except kind:
-            continue
-        hold(False, f"an append after a failed sync raised no {kind.__name__}")
-    found = wal.batch_read_for_topic(TOPIC, 1 << 24, max_entries=10, start_offset=0)
-    hold([entry.data for entry in found] == expected, "durable entries cannot be read after a failed sync")
-    abandon(wal)
+    with _dying(subject, faulty, fsync_schedule=EACH) as wal:
+        for data in expected:
+            wal.append_for_topic(TOPIC, data)
+        faulty.fail("sync", number=errno.EIO)
+        for kind in (SyncFailedError, PoisonedError):
+            try:
+                wal.append_for_topic(TOPIC, _payload(10))
+            except kind:
+                continue
+            hold(False, f"an append after a failed sync raised no {kind.__name__}")
+        found = wal.batch_read_for_topic(TOPIC, 1 << 24, max_entries=10, start_offset=0)
+        hold([entry.data for entry in found] == expected, "durable entries cannot be read after a failed sync")
     with _opened(subject, fsync_schedule=EACH) as wal:
         check_log(wal, payloads(0, 11), least=10)
         wal.append_for_topic(TOPIC, b"goes on")
@@ -268,19 +275,16 @@ def whichever_call_fails_nothing_is_lost(subject: Subject) -> None:
 def _run_with_faults(subject: Subject, faulty: FaultyBackend, schedule: FsyncSchedule) -> tuple[int, int]:
     """Open, append 2, 3 at once and 1, read, close. Returns: entries that must be there, and that may be."""
     least = attempted = 0
-    wal = None
     try:
-        wal = open_log(subject, faulty, fsync_schedule=schedule)
-        for first, end in ((0, 1), (1, 2), (2, 5), (5, 6)):
-            attempted = end
-            wal.batch_append_for_topic(TOPIC, payloads(first, end))
-            least = end
-        wal.read_next(TOPIC)
-        wal.close()
+        with _dying(subject, faulty, fsync_schedule=schedule) as wal:
+            for first, end in ((0, 1), (1, 2), (2, 5), (5, 6)):
+                attempted = end
+                wal.batch_append_for_topic(TOPIC, payloads(first, end))
+                least = end
+            wal.read_next(TOPIC)
+            wal.close()
     except WalrusError as error:
         hold(isinstance(error, StorageError), f"a failing backend became {type(error).__name__}: {error}")
-        if wal is not None:
-            abandon(wal)
     return least, attempted
 
 
@@ -288,19 +292,17 @@ def _run_with_faults(subject: Subject, faulty: FaultyBackend, schedule: FsyncSch
 def a_log_survives_power_cuts(subject: Subject) -> None:
     """After each append, on every state that a cut may leave: a prefix, with all that was durable."""
     subject.require_hook("power_loss", "so no power can be cut")
+    cut = subject.power_loss
     for schedule in (EACH, NEVER):
-        below = Subject(subject.make, f"{subject.directory}/{schedule.kind}", power_loss=subject.power_loss)
+        below = Subject(subject.make, f"{subject.directory}/{schedule.kind}")
         backend = below.make(below.directory)
-        wal = open_log(below, backend, fsync_schedule=schedule)
         ends = {0}
-        for first, end in ((0, 1), (1, 4), (4, 5), (5, 12), (12, 13), (13, 30)):
-            wal.batch_append_for_topic(TOPIC, payloads(first, end))
-            ends.add(end)
-            if end == 5:
-                wal.sync()
-            if below.power_loss is None:
-                return
-            for after in below.power_loss(backend, below.directory):
-                with _opened(below, after) as found:
-                    check_log(found, payloads(0, end), least=wal.durable_offset(TOPIC), ends=ends)
-        wal.close()
+        with _dying(below, backend, fsync_schedule=schedule) as wal:
+            for first, end in ((0, 1), (1, 4), (4, 5), (5, 12), (12, 13), (13, 30)):
+                wal.batch_append_for_topic(TOPIC, payloads(first, end))
+                ends.add(end)
+                if end == 5:
+                    wal.sync()
+                for after in cut(backend, below.directory) if cut is not None else ():
+                    with _opened(below, after) as found:
+                        check_log(found, payloads(0, end), least=wal.durable_offset(TOPIC), ends=ends)

@@ -41,7 +41,7 @@ class BackendSuite:
     """
 
     examples = 25
-    """Runs of the state machine, of up to 40 operations each."""
+    """Runs of the state machine, of up to 30 operations each."""
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
