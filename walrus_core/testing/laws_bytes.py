@@ -138,7 +138,8 @@ def reserve_extends_with_zeros(subject: Subject) -> None:
     with subject.file(5000) as (_, file):
         file.write_at(0, pattern(5000, "old"))
         size = 5000
-        for at, length in ((4000, 1500), (5500, 10), (SIZE_BYTES, 700), (0, SIZE_BYTES + 701)):
+        steps = ((4000, 1500), (5500, 131), (5631, 1), (5632, 1), (SIZE_BYTES, 700), (0, SIZE_BYTES + 701))
+        for at, length in steps:
             file.reserve(at, length)
             size = max(size, at + length)
             hold(file.size_bytes == size, f"after reserve({at}, {length}) the size is {file.size_bytes}, not {size}")

@@ -1,8 +1,8 @@
 """One sealed file in a file of the backend inside.
 
-Inside it is a header area of 4096 bytes, then whole sectors, then as many zeros as the last sector
-holds bytes of the file, where it is not full: so the exact size follows from the size inside, and
-changes with it in one step.
+Inside it is a header area of 4096 bytes, then the sectors. The file inside is 511 bytes longer than
+header area and file: so there is room for the whole of the last sector, and the exact size follows
+from the size inside, with which it changes in one step.
 
 **Invariants**
 * A header is durable before any sector is written: a file without one has never held anything.
@@ -30,15 +30,13 @@ from walrus_sealed.sectors import (
 
 
 def inner_size(size_bytes: int) -> int:
-    """Return how long the file inside is for a file of ``size_bytes``."""
-    used = size_bytes % SECTOR_BYTES
-    return HEADER_AREA_BYTES + _up(size_bytes) + used
+    """Return how long the file inside is for a file of ``size_bytes``: its last sector always fits."""
+    return HEADER_AREA_BYTES + (size_bytes + SECTOR_BYTES - 1 if size_bytes else 0)
 
 
 def outer_size(inner_bytes: int) -> int:
     """Return how long the file is whose inside is so long; the reverse of ``inner_size``."""
-    whole, used = divmod(max(inner_bytes - HEADER_AREA_BYTES, 0), SECTOR_BYTES)
-    return max(whole * SECTOR_BYTES - (SECTOR_BYTES - used if used else 0), 0)
+    return max(inner_bytes - HEADER_AREA_BYTES - SECTOR_BYTES + 1, 0)
 
 
 def _down(place: int) -> int:
@@ -121,10 +119,11 @@ class SealedFile:
         start, end = _down(at_bytes), at_bytes + len(data)
         stop = _up(end)
         plain = bytearray(stop - start)
-        if start < at_bytes:
-            plain[:SECTOR_BYTES] = self._read(start, start + SECTOR_BYTES)
+        edges = {start} if start < at_bytes else set()
         if end < stop:
-            plain[-SECTOR_BYTES:] = self._read(stop - SECTOR_BYTES, stop)
+            edges.add(stop - SECTOR_BYTES)
+        for edge in edges:
+            plain[edge - start : edge - start + SECTOR_BYTES] = self._read(edge, edge + SECTOR_BYTES)
         plain[at_bytes - start : end - start] = data
         sealed = self.write_header().seal(start // SECTOR_BYTES, bytes(plain))
         return HEADER_AREA_BYTES + start, sealed
