@@ -5,8 +5,12 @@ Every durable byte of a log passes through these two protocols (only the LOCK fi
 core's own). Implementations need no base class. Backends raise plain ``OSError``; the core
 turns it into its own types. Paths are ``str``. Positions and lengths are bytes.
 
-Version: a backend states ``api = BACKEND_API`` as it was when it was written; the core
-accepts the range ``BACKEND_API_OLDEST .. BACKEND_API``.
+Version: a backend states ``api = 1``: the number, as ``BACKEND_API`` was when it was written, and
+not the name, which would follow the installed core. The core accepts the range
+``BACKEND_API_OLDEST .. BACKEND_API``; the number rises with any change of meaning.
+
+docs/writing-a-backend.md goes from an empty folder to a published plugin. Each sentence here is a
+law of ``walrus_core.testing.contract``.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ BACKEND_API = 1
 BACKEND_API_OLDEST = 1
 
 Buffer = Union[bytes, bytearray, memoryview]
+"""A memoryview that crosses this seam is contiguous and of single bytes, so that ``len`` is its length."""
 
 
 @frozen(kw_only=True)
@@ -51,10 +56,15 @@ class Capabilities:
 
 @runtime_checkable
 class SegmentFile(Protocol):
-    """One open file. Reads may run beside each other and beside one write to another range.
+    """One open file. Reads and writes may run beside each other, on several threads.
 
-    After ``close`` no method is called. ``close`` is called exactly once, does not sync, and
-    comes after every window that ``memory`` handed out has been released.
+    Two writes at once never touch the same sector of 512 bytes; a read may run beside a write to
+    other bytes of a sector. After ``close`` no other method is called; it does not sync, and comes
+    after every window that ``memory`` handed out has been released.
+
+    Until a sync has covered it, a power cut may take any part of a write: of each sector that it
+    touched, the bytes before it or any that were written since; no other sector changes, and every
+    byte can still be read. Once ``write_at`` has returned, the death of the process takes nothing.
     """
 
     @property
@@ -90,7 +100,7 @@ class SegmentFile(Protocol):
         """
 
     def close(self) -> None:
-        """Release the file. Does not make anything durable."""
+        """Release the file. Does not make anything durable. A second call does nothing."""
 
 
 class CapableFile(SegmentFile, Protocol):
@@ -168,13 +178,21 @@ class Backend(Protocol):
         """
 
     def open(self, path: str) -> SegmentFile:
-        """Open an existing regular file for reading and writing; symbolic links are refused."""
+        """Open an existing regular file for reading and writing; symbolic links are refused.
+
+        A file whose creation a power cut interrupted may have any size up to the one it was created
+        with, and opens, too. Raises: FileNotFoundError.
+        """
 
     def rename(self, old_path: str, new_path: str) -> None:
-        """Rename within a directory. Durable after ``sync_dir``."""
+        """Rename a closed file within a directory, replacing what has the new name, at once.
+
+        Durable after ``sync_dir``; until then a power cut leaves the one name or the other. Raises:
+        FileNotFoundError; nothing was changed.
+        """
 
     def remove(self, path: str) -> None:
-        """Unlink a file that is not open. Durable after ``sync_dir``."""
+        """Unlink a file that is not open. Durable after ``sync_dir``. Raises: FileNotFoundError."""
 
     def sync_dir(self, directory: str) -> None:
         """Make creations, renames and removals in the directory durable."""
@@ -183,7 +201,7 @@ class Backend(Protocol):
         """``sync`` of several files, at once where the backend can. Raises the first failure."""
 
     def close(self) -> None:
-        """Release what the instance holds. All its files have been closed before."""
+        """Release what the instance holds; a second call does nothing. All its files are closed before."""
 
     def probe(self) -> dict[str, Any]:
         """Facts for people, as ``walrus backends`` prints them: what is live, and why."""

@@ -120,7 +120,10 @@ class MemoryBackend:
     def rename(self, old_path: str, new_path: str) -> None:
         """Rename a file, replacing what has the new name."""
         with self.store.lock:
-            self.store.files[os.path.normpath(new_path)] = self.store.files.pop(os.path.normpath(old_path))
+            data = self.store.files.pop(os.path.normpath(old_path), None)
+            if data is None:
+                raise FileNotFoundError(errno.ENOENT, "no such file", old_path)
+            self.store.files[os.path.normpath(new_path)] = data
 
     def remove(self, path: str) -> None:
         """Remove a file."""

@@ -268,3 +268,31 @@ def test_machine_facts_are_told_where_the_system_tells_nothing(monkeypatch, tmp_
     assert machine.machine_facts()["cores"] >= 1
     monkeypatch.setattr(machine, "_PROCESSORS", str(tmp_path / "none"))
     assert machine.processor_name()
+
+
+# --- backends of others -----------------------------------------------------------------------------
+
+
+def test_bench_of_any_backend_by_its_name(run, tmp_path):
+    facts = json.loads(run("bench", *TINY, "--data-dir", tmp_path, "--backend", "memory", "--json").stdout)
+    [one] = facts["backends"]
+    assert (one["name"], one["error"]) == ("memory", None)
+    assert all(rates["low"] > 0 for rates in one["rates"].values())
+
+
+def test_bench_gives_a_backend_the_options_of_walrus_toml(run, log_dir, monkeypatch):
+    given = []
+    load = trials.load_backend
+    monkeypatch.setattr(
+        trials, "load_backend", lambda name, options: given.append((name, dict(options))) or load(name, options=options)
+    )
+    log_dir.mkdir()
+    (log_dir / "walrus.toml").write_text('backend = "fd"\n[backend_options]\nio_uring = "off"\n')
+    assert run("bench", *TINY, "--backend", "fd").exit_code == 0
+    assert run("bench", *TINY).exit_code == 0
+    assert [dict(options) for name, options in given if name == "fd"] == [{"io_uring": "off"}] * 2
+    assert all(options == {} for name, options in given if name != "fd")
+    (log_dir / "walrus.toml").write_text('backend = "fd"\n[backend_options]\nring = true\n')
+    result = run("bench", *TINY, "--backend", "fd")
+    assert result.exit_code != 0
+    assert "backend 'fd' refuses them" in result.stderr

@@ -13,6 +13,7 @@ from typing import Any, Optional
 
 import click
 
+from walrus_core.cli.common import log_settings
 from walrus_core.cli.machine import FileSystem, file_system, machine_facts
 from walrus_core.cli.measure import BATCH_COUNT, Latencies, Spread, duration_text, rate_text, three_digits
 from walrus_core.cli.output import (
@@ -39,8 +40,9 @@ from walrus_core.cli.trials import (
     choose,
     disk_syncs,
     run_trial,
-    uses_maps,
+    look_at_backend,
 )
+from walrus_core.config import Options
 from walrus_core.errors import UnknownBackendError, WalrusError, storage_error
 from walrus_core.format import CHECKSUMS
 from walrus_core.paths import default_data_dir
@@ -92,7 +94,7 @@ def bench(
     """
     parent = nearest_directory(data_dir or default_data_dir())
     where = _look_at(parent)
-    found = candidates(backend)
+    found = candidates(backend, data_dir)
     pieces = ROUND_COUNT * (len(found) * len(PIECES) + 1)
     plan = Plan(
         piece_seconds=seconds / pieces,
@@ -130,21 +132,32 @@ def _look_at(directory: str) -> FileSystem:
         raise storage_error(error, directory, "look at") from error
 
 
-def candidates(backend: Optional[str]) -> list[Trials]:
+def _configured(data_dir: Optional[str], backend: Optional[str]) -> Options:
+    """Return the options of a log in ``data_dir``, walrus.toml and environment included."""
+    return log_settings(data_dir, None, backend).options()
+
+
+def candidates(backend: Optional[str], data_dir: Optional[str] = None) -> list[Trials]:
     """Return what is to be measured, preferred ones first; a plugin that does not load has an ``error``.
 
-    Raises: PluginError: the one asked for is missing or broken, or none is installed.
+    A backend that walrus.toml in ``data_dir`` or an environment variable chooses, or the one asked for, gets
+    its ``[backend_options]``. Raises: PluginError: the one asked for is missing or broken, or none is
+    installed. ConfigError: walrus.toml cannot be used, or the one asked for refuses its options.
     """
     if backend is not None:
-        return [Trials(backend=backend, uses_maps=uses_maps(backend))]
+        asked = Trials(backend=backend, options=_configured(data_dir, backend).backend_options)
+        look_at_backend(asked)
+        return [asked]
     names = sorted(installed_plugins(), key=lambda name: (name not in DEFAULT_ORDER, name))
     if not names:
         raise UnknownBackendError(name=DEFAULT_ORDER[0], available=[], hint="pip install walrus-fd")
+    configured = _configured(data_dir, None)
     found = []
     for name in names:
-        trials = Trials(backend=name)
+        options = configured.backend_options if name == configured.backend else {}
+        trials = Trials(backend=name, options=options)
         try:
-            trials.uses_maps = uses_maps(name)
+            look_at_backend(trials)
         except WalrusError as error:
             trials.error = str(error)
         found.append(trials)

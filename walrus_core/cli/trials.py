@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from time import perf_counter
-from typing import Optional
+from typing import Any, Optional
 
 from attrs import define, field, frozen
 
@@ -38,6 +38,7 @@ PIECE_BYTES_MAX = 256 * 1024 * 1024
 """No piece of a trial writes more payload than this, however fast the disk."""
 ROUND_COUNT = 3
 SYNCS_MAX = 1_000_000
+BLOCKS_IN_MEMORY = 4
 TAIL_COUNT_MIN = 1000
 """Of fewer syncs the slowest hundredth is chance."""
 CLEARLY = 1.1
@@ -76,7 +77,9 @@ class Trials:
     """What the rounds of one backend measured: entries per second by piece, seconds of each sync."""
 
     backend: str
+    options: Mapping[str, Any] = field(factory=dict)
     uses_maps: bool = False
+    keeps_files: bool = True
     error: Optional[str] = None
     rates: dict[str, list[float]] = field(factory=dict)
     syncs: list[float] = field(factory=list)
@@ -98,11 +101,12 @@ class Verdict:
     reasons: Sequence[str]
 
 
-def uses_maps(backend: str) -> bool:
-    """Tell whether a backend writes through memory that is mapped. Raises: PluginError."""
-    loaded = load_backend(backend, options={})
+def look_at_backend(trials: Trials) -> None:
+    """Note how a backend keeps its bytes. Raises: PluginError, ConfigError."""
+    loaded = load_backend(trials.backend, options=trials.options)
     try:
-        return loaded.capabilities.memory and loaded.capabilities.files
+        trials.keeps_files = loaded.capabilities.files
+        trials.uses_maps = loaded.capabilities.memory and loaded.capabilities.files
     finally:
         loaded.close()
 
@@ -113,17 +117,23 @@ def run_trial(trials: Trials, plan: Plan, directory: str, step: Step) -> None:
     Raises: WalrusError: the backend could not do it. Durability: none is needed afterwards.
     """
     payload = make_payload(plan.entry_bytes)
+    given: dict[str, Any] = {
+        "backend": trials.backend,
+        "backend_options": dict(trials.options),
+        "checksum": plan.checksum,
+    }
+    if not trials.keeps_files:
+        # A file that is no sparse one costs all of its bytes when it is created.
+        given["blocks_per_segment"] = BLOCKS_IN_MEMORY
     with Walrus(
         os.path.join(directory, "rates"),
-        backend=trials.backend,
-        checksum=plan.checksum,
+        **given,
         consistency=ReadConsistency.at_least_once(PERSIST_EVERY),
     ) as wal:
         _measure_rates(wal, trials, plan, payload, step)
     with Walrus(
         os.path.join(directory, "syncs"),
-        backend=trials.backend,
-        checksum=plan.checksum,
+        **given,
         fsync_schedule=FsyncSchedule.sync_each(),
     ) as wal:
         count = min(SYNCS_MAX, plan.entry_count_max)

@@ -111,7 +111,9 @@ class Inode:
         self._own_live()
         if not self.windows:
             self.seen = bytearray(self.live)
-        self.windows.add((at, length))
+        # Whole sectors, so that what is noted of two windows that meet in one never tears inside it.
+        start = at // SECTOR * SECTOR
+        self.windows.add((start, -(-(at + length) // SECTOR) * SECTOR - start))
         return memoryview(self.live)[at : at + length]
 
     def look_at_windows(self) -> None:
@@ -132,6 +134,8 @@ class Inode:
         """Make the file at least ``size`` bytes long, in the cache."""
         if size > len(self.live):
             self._own_live().extend(bytes(size - len(self.live)))
+            if self.windows:
+                self.seen.extend(bytes(size - len(self.seen)))
             self.changes.append(Change(size, None))
 
     def sync(self) -> None:

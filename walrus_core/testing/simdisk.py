@@ -347,7 +347,9 @@ class SimulatedBackend:
         return SimulatedFile(self.disk, path, inode)
 
     def rename(self, old_path: str, new_path: str) -> None:
-        """Rename a file."""
+        """Rename a file, replacing what has the new name."""
+        if old_path not in self.disk.names:
+            raise FileNotFoundError(errno.ENOENT, "no such file", old_path)
         self._name(f"rename {old_path} {new_path}", ("rename", f"{old_path}\0{new_path}", None))
 
     def remove(self, path: str) -> None:

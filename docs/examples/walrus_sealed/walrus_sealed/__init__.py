@@ -1,0 +1,1 @@
+"""An encrypting backend around another backend; see ``backend.py``."""

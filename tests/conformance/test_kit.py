@@ -1,0 +1,168 @@
+"""The kit itself: it catches backends that are broken, skips with a reason, and cannot be talked round."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from walrus_core.memory import MemoryBackend, MemoryStore
+from walrus_core.testing import SimulatedBackend, SimulatedDisk
+from walrus_core.testing.contract import LAWS, check_backend, judge_backend, judge_law
+from walrus_core.testing.machine import run_machine
+from walrus_core.testing.subject import BrokenLaw, Subject
+from walrus_core.testing.suite import BackendSuite
+
+from .broken import BROKEN, Around
+
+STATES = 8
+
+
+def subject_of(cls: type[Around], directory: str) -> Subject:
+    """Return a backend of this class around a simulated disk whose power can be cut."""
+    disk = SimulatedDisk(random.Random("broken"))
+
+    def make(_directory: str, *, durable_writes: bool = False) -> Any:
+        disk.writes_durably = durable_writes
+        return cls(SimulatedBackend(disk))
+
+    def power_loss(backend: Any, _directory: str) -> Iterator[Any]:
+        for after in disk.power_loss_states(STATES, random.Random("cut")):
+            yield cls(SimulatedBackend(after))
+
+    return Subject(make, directory, peek=lambda path: bytes(disk.names[path].durable), power_loss=power_loss)
+
+
+@pytest.mark.parametrize("flaw", BROKEN)
+def test_a_broken_backend_is_caught_by_the_law_that_it_breaks(flaw: str) -> None:
+    cls, law_name = BROKEN[flaw]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        verdict = judge_law(LAWS[law_name], subject_of(cls, "/kit"))
+    finally:
+        sys.setswitchinterval(before)
+    assert verdict.is_broken, f"{law_name} did not notice {flaw}: {verdict}"
+    assert isinstance(verdict.error, (BrokenLaw, OSError)), verdict
+
+
+@pytest.mark.parametrize("law_name", sorted({law_name for _, law_name in BROKEN.values()}))
+def test_the_same_laws_hold_for_the_sound_one(law_name: str) -> None:
+    verdict = judge_law(LAWS[law_name], subject_of(Around, "/kit"))
+    assert not verdict.is_broken, verdict
+    assert verdict.reason is None, verdict
+
+
+@pytest.mark.parametrize(
+    "flaw", ["ShortWrites", "WritesWholeSectors", "DiscardsWholePages", "LiesAboutTheSize", "KeepsWhatIsRemoved", "ForgetsASync"]
+)
+def test_the_state_machine_finds_it_too(flaw: str) -> None:
+    with pytest.raises(BrokenLaw):
+        run_machine(subject_of(BROKEN[flaw][0], "/kit"), 60, seed=1, shrinks=False)
+
+
+# --- without pytest ---------------------------------------------------------------------------
+
+
+def test_a_check_names_every_broken_law() -> None:
+    cls = BROKEN["ShortWrites"][0]
+    disk = SimulatedDisk(random.Random(1))
+    with pytest.raises(BrokenLaw) as caught:
+        check_backend(lambda directory, **options: cls(SimulatedBackend(disk)), "/kit")
+    lines = str(caught.value).splitlines()
+    assert any(line.startswith("read_your_write: broken: BrokenLaw") for line in lines)
+    assert any(line.startswith("closed_bytes_are_found_again: broken") for line in lines)
+
+
+def test_a_check_says_what_was_not_applicable_and_why() -> None:
+    store = MemoryStore()
+    verdicts = judge_backend(lambda directory, **options: MemoryBackend(store=store, **options), "/kit")
+    said = {verdict.law.name: str(verdict) for verdict in verdicts}
+    assert not [verdict for verdict in verdicts if verdict.is_broken]
+    assert said["read_your_write"] == "read_your_write: held"
+    wanted = "a_window_survives_close: not applicable: the backend memory does not declare 'memory'"
+    assert said["a_window_survives_close"] == wanted
+    assert said["a_rename_is_there_or_not"].endswith("no power_loss was given, so no power can be cut")
+
+
+def test_every_law_says_what_it_is() -> None:
+    assert len(LAWS) > 50
+    assert [name for name, law in LAWS.items() if not law.explanation.endswith((".", ":", "read."))] == []
+
+
+@pytest.mark.parametrize("module", ["walrus_core", "walrus_core.testing", "walrus_core.testing.contract"])
+def test_neither_pytest_nor_hypothesis_is_imported(module: str, tmp_path: Path) -> None:
+    code = f"import sys, {module}; sys.exit(len({{'pytest', 'hypothesis'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 0
+
+
+# --- the pytest class -------------------------------------------------------------------------
+
+
+def test_every_law_is_a_test_of_the_suite() -> None:
+    assert [name for name in LAWS if not hasattr(BackendSuite, f"test_{name}")] == []
+
+
+@pytest.mark.parametrize("name", ["test_read_your_write", "subject", "test_random_operations_agree_with_a_model"])
+def test_no_law_is_overridden(name: str) -> None:
+    with pytest.raises(TypeError, match=f"overrides {name}"):
+        type("TestMine", (BackendSuite,), {name: lambda self: None})
+    with pytest.raises(TypeError, match=f"overrides {name}"):
+        type("TestMine", (BackendSuite,), {name: None})
+
+
+def test_no_law_is_overridden_by_a_class_mixed_in() -> None:
+    mixin = type("Mixin", (), {"test_close_is_idempotent": lambda self: None})
+    with pytest.raises(TypeError, match="overrides test_close_is_idempotent"):
+        type("TestMine", (mixin, BackendSuite), {})
+
+
+def test_an_author_gives_what_is_asked_for_and_tests_of_his_own() -> None:
+    given = {"make_backend": lambda self, path: None, "peek": lambda self, path: b"", "test_more": lambda self: None}
+    type("TestMine", (BackendSuite,), {**given, "examples": 5})
+
+
+SUITE = """
+    from walrus_core.memory import MemoryBackend, MemoryFile, MemoryStore
+    from walrus_core.testing.suite import BackendSuite
+
+    class TestMine(BackendSuite):
+        examples = 2
+
+        def setup_method(self):
+            self.store = MemoryStore()
+
+        def make_backend(self, path, **options):
+            return MemoryBackend(store=self.store, **options)
+"""
+
+
+def run_pytest(folder: Path, text: str, *arguments: str) -> tuple[int, str]:
+    """Run a test file as an author does. Returns: (exit status, what it says)."""
+    (folder / "test_mine.py").write_text(textwrap.dedent(text))
+    command = [sys.executable, "-m", "pytest", "-q", "-rsf", "-p", "no:cacheprovider", "test_mine.py", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_the_suite_skips_by_name_with_the_reason(tmp_path: Path) -> None:
+    status, said = run_pytest(tmp_path, SUITE, "-k", "window or descriptor or read_your_write")
+    assert status == 0, said
+    assert "1 passed" in said and "3 skipped" in said
+    assert "the backend memory does not declare 'fileno'" in said
+
+
+def test_the_suite_fails_on_a_broken_backend(tmp_path: Path) -> None:
+    flaw = """
+    MemoryFile.write_at_whole = MemoryFile.write_at
+    MemoryFile.write_at = lambda self, at, data: self.write_at_whole(at, bytes(data)[:4096])
+    """
+    status, said = run_pytest(tmp_path, SUITE + flaw, "-k", "read_your_write or close_is_idempotent")
+    assert status == 1, said
+    assert "FAILED test_mine.py::TestMine::test_read_your_write" in said and "1 passed" in said
