@@ -284,7 +284,9 @@ def test_bench_gives_a_backend_the_options_of_walrus_toml(run, log_dir, monkeypa
     given = []
     load = trials.load_backend
     monkeypatch.setattr(
-        trials, "load_backend", lambda name, options: given.append((name, dict(options))) or load(name, options=options)
+        trials,
+        "load_backend",
+        lambda name, options: given.append((name, dict(options))) or load(name, options=options),
     )
     log_dir.mkdir()
     (log_dir / "walrus.toml").write_text('backend = "fd"\n[backend_options]\nio_uring = "off"\n')

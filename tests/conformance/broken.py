@@ -77,7 +77,9 @@ def breaks(law_name: str) -> Any:
     """Note a broken backend, or one whose files are of this broken class."""
 
     def note(cls: Any) -> Any:
-        broken = cls if issubclass(cls, Around) else type(f"{cls.__name__}Backend", (Around,), {"file_class": cls})
+        broken = (
+            cls if issubclass(cls, Around) else type(f"{cls.__name__}Backend", (Around,), {"file_class": cls})
+        )
         BROKEN[cls.__name__] = (broken, law_name)
         return cls
 

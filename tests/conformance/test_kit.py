@@ -60,7 +60,15 @@ def test_the_same_laws_hold_for_the_sound_one(law_name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "flaw", ["ShortWrites", "WritesWholeSectors", "DiscardsWholePages", "LiesAboutTheSize", "KeepsWhatIsRemoved", "ForgetsASync"]
+    "flaw",
+    [
+        "ShortWrites",
+        "WritesWholeSectors",
+        "DiscardsWholePages",
+        "LiesAboutTheSize",
+        "KeepsWhatIsRemoved",
+        "ForgetsASync",
+    ],
 )
 def test_the_state_machine_finds_it_too(flaw: str) -> None:
     with pytest.raises(BrokenLaw):
@@ -109,7 +117,9 @@ def test_every_law_is_a_test_of_the_suite() -> None:
     assert [name for name in LAWS if not hasattr(BackendSuite, f"test_{name}")] == []
 
 
-@pytest.mark.parametrize("name", ["test_read_your_write", "subject", "test_random_operations_agree_with_a_model"])
+@pytest.mark.parametrize(
+    "name", ["test_read_your_write", "subject", "test_random_operations_agree_with_a_model"]
+)
 def test_no_law_is_overridden(name: str) -> None:
     with pytest.raises(TypeError, match=f"overrides {name}"):
         type("TestMine", (BackendSuite,), {name: lambda self: None})
@@ -124,7 +134,11 @@ def test_no_law_is_overridden_by_a_class_mixed_in() -> None:
 
 
 def test_an_author_gives_what_is_asked_for_and_tests_of_his_own() -> None:
-    given = {"make_backend": lambda self, path: None, "peek": lambda self, path: b"", "test_more": lambda self: None}
+    given = {
+        "make_backend": lambda self, path: None,
+        "peek": lambda self, path: b"",
+        "test_more": lambda self: None,
+    }
     type("TestMine", (BackendSuite,), {**given, "examples": 5})
 
 
@@ -146,7 +160,17 @@ SUITE = """
 def run_pytest(folder: Path, text: str, *arguments: str) -> tuple[int, str]:
     """Run a test file as an author does. Returns: (exit status, what it says)."""
     (folder / "test_mine.py").write_text(textwrap.dedent(text))
-    command = [sys.executable, "-m", "pytest", "-q", "-rsf", "-p", "no:cacheprovider", "test_mine.py", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-rsf",
+        "-p",
+        "no:cacheprovider",
+        "test_mine.py",
+        *arguments,
+    ]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200)
     return done.returncode, done.stdout + done.stderr
 

@@ -30,11 +30,13 @@ def files_of_the_page() -> dict[str, str]:
 
 
 def install(project: Path, folder: Path) -> None:
-    """Put what an installation would into ``folder``: a distribution with its entry points, no index asked."""
+    """Put into ``folder`` what an installation would: a distribution with its entry points."""
     facts = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     info = folder / f"{facts['name'].replace('-', '_')}-{facts['version']}.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {facts['name']}\nVersion: {facts['version']}\n")
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {facts['name']}\nVersion: {facts['version']}\n"
+    )
     points = facts["entry-points"]["walrus"]
     lines = [f"{name} = {value}" for name, value in points.items()]
     (info / "entry_points.txt").write_text("\n".join(["[walrus]", *lines, ""]))
@@ -53,14 +55,19 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(folder: Path, *command: str, given: str = "", paths: tuple[Path, ...] = ()) -> str:
+def run(folder: Path, *command: str, paths: tuple[Path, ...] = ()) -> str:
     """Run Python in the folder. Returns: standard output."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WALRUS_")}
     if "WALRUS_PURE" in os.environ:
         environment["WALRUS_PURE"] = os.environ["WALRUS_PURE"]
     environment["PYTHONPATH"] = os.pathsep.join(map(str, paths or (folder,)))
     done = subprocess.run(
-        [sys.executable, *command], cwd=folder, env=environment, input=given, capture_output=True, text=True, timeout=280
+        [sys.executable, *command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
     )
     assert done.returncode == 0, f"{command}: status {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -93,8 +100,9 @@ def test_its_backend_passes_the_kit(project):
 def test_it_is_used_as_the_page_says(project):
     numbers = "".join(f"{number}\n" for number in range(1, 1001))
     log = ("--data-dir", "log")
-    ingest = ("ingest", "--backend", "plain", *log, "--topic", "numbers")
-    run(project, "-m", "walrus_core.cli", *ingest, given=numbers)
+    (project / "numbers.txt").write_text(numbers)
+    ingest = ("ingest", "--backend", "plain", *log, "--topic", "numbers", "numbers.txt")
+    run(project, "-m", "walrus_core.cli", *ingest)
     assert run(project, "use.py") == "1000\n"
     # walrus.toml names it: no option, no builder.
     found = run(project, "-m", "walrus_core.cli", "read", *log, "numbers")
@@ -118,5 +126,7 @@ def test_the_example_passes_its_own_tests(tmp_path):
     pytest.importorskip("walrus_fd", reason="the example goes around walrus-fd")
     install(EXAMPLE, tmp_path)
     command = ("-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--rootdir", str(EXAMPLE), "-c")
-    said = run(tmp_path, *command, str(EXAMPLE / "pyproject.toml"), str(EXAMPLE / "tests"), paths=(tmp_path, EXAMPLE))
+    said = run(
+        tmp_path, *command, str(EXAMPLE / "pyproject.toml"), str(EXAMPLE / "tests"), paths=(tmp_path, EXAMPLE)
+    )
     assert counted(said, "passed") >= 100, said

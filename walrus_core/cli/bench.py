@@ -39,8 +39,8 @@ from walrus_core.cli.trials import (
     Verdict,
     choose,
     disk_syncs,
-    run_trial,
     look_at_backend,
+    run_trial,
 )
 from walrus_core.config import Options
 from walrus_core.errors import UnknownBackendError, WalrusError, storage_error

@@ -21,7 +21,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, MutableSet, Sequence
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 from attrs import evolve
 
@@ -341,13 +341,13 @@ class FaultyBackend:
                     path: data for path, data in self._unnamed.items() if os.path.dirname(path) != parent
                 }
 
-    def sync_many(self, files: Sequence[FaultyFile]) -> None:
+    def sync_many(self, files: Sequence[SegmentFile]) -> None:
         """Sync several files: one call of its own kind where ``emulates``, else a sync for each."""
         if self.emulates:
             self.note("sync_many", "several")
         for file in files:
             if self.emulates:
-                self.sync_inner(file)
+                self.sync_inner(cast(FaultyFile, file))
             else:
                 file.sync()
 

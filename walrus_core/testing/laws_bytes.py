@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from walrus_core.testing.subject import NotApplicable, Subject, hold, law, open_file, pattern, raises, same
 
@@ -71,7 +72,11 @@ def zeros_can_be_written(subject: Subject) -> None:
         for at, length in ((0, 1), (600, 100), (4096, 4096), (20_000, 30_000)):
             file.write_at(at, bytes(length))
             same(file.read_at(at, length), bytes(length), f"{length} zeros written at {at}")
-            same(file.read_at(at + length, 1), pattern(SIZE_BYTES, "full")[at + length :][:1], "the byte behind")
+            same(
+                file.read_at(at + length, 1),
+                pattern(SIZE_BYTES, "full")[at + length :][:1],
+                "the byte behind",
+            )
 
 
 @law()
@@ -99,17 +104,19 @@ def a_read_beyond_the_end_raises(subject: Subject) -> None:
         file.write_at(size - 3, b"end")
         same(file.read_at(size - 3, 3), b"end", "the last bytes")
         for at, length in ((size - 1, 2), (size, 1), (size * 2, 9), (0, size + 1)):
-            raises(OSError, f"read_at({at}, {length}) of a file of {size} bytes", lambda a=at, n=length: file.read_at(a, n))  # type: ignore[misc]
+            raises(OSError, f"read_at({at}, {length}) of {size} bytes", partial(file.read_at, at, length))
 
 
 @law()
 def the_size_is_told(subject: Subject) -> None:
-    """``size_bytes`` is what the file was created with, to the byte, after writes and by another look, too."""
+    """``size_bytes`` is what the file was created with, to the byte, after writes and opened again, too."""
     with subject.backend() as backend:
         for number, size in enumerate((0, 1, 511, 512, 4096, 10_001)):
             path = subject.path(f"sized-{number}")
             with open_file(backend.create(path, size_bytes=size)) as file:
-                hold(file.size_bytes == size, f"size_bytes of a new file of {size} bytes is {file.size_bytes}")
+                hold(
+                    file.size_bytes == size, f"size_bytes of a new file of {size} bytes is {file.size_bytes}"
+                )
                 if size:
                     file.write_at(size - 1, b"e")
                 hold(file.size_bytes == size, f"a write inside made {size} bytes {file.size_bytes}")
@@ -125,7 +132,10 @@ def reserve_keeps_what_is_written(subject: Subject) -> None:
         file.write_at(1000, data)
         for at, length in ((0, SIZE_BYTES), (1000, 100), (1500, 4096), (0, SIZE_BYTES), (0, 1)):
             file.reserve(at, length)
-            hold(file.size_bytes == SIZE_BYTES, f"reserve({at}, {length}) made {file.size_bytes} bytes of {SIZE_BYTES}")
+            hold(
+                file.size_bytes == SIZE_BYTES,
+                f"reserve({at}, {length}) made {file.size_bytes} bytes of {SIZE_BYTES}",
+            )
             expected = bytes(1000) + data + bytes(SIZE_BYTES - 31_000)
             same(file.read_at(0, SIZE_BYTES), expected, f"the file after reserve({at}, {length})")
         file.write_at(40_000, data)
@@ -142,7 +152,10 @@ def reserve_extends_with_zeros(subject: Subject) -> None:
         for at, length in steps:
             file.reserve(at, length)
             size = max(size, at + length)
-            hold(file.size_bytes == size, f"after reserve({at}, {length}) the size is {file.size_bytes}, not {size}")
+            hold(
+                file.size_bytes == size,
+                f"after reserve({at}, {length}) the size is {file.size_bytes}, not {size}",
+            )
             expected = pattern(5000, "old") + bytes(size - 5000)
             same(file.read_at(0, size), expected, f"the file after reserve({at}, {length})")
         file.write_at(size - 5, b"there")
@@ -172,7 +185,9 @@ def _largest_file(size_bytes: int) -> Iterator[None]:
         raise NotApplicable("this system cannot limit the size of files") from None
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     if threading.current_thread() is not threading.main_thread():
-        raise NotApplicable("the signal of a file that grows too large can be ignored by the main thread only")
+        raise NotApplicable(
+            "the signal of a file that grows too large can be ignored by the main thread only"
+        )
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
     try:
@@ -209,7 +224,9 @@ def no_space_leaves_old_bytes(subject: Subject) -> None:
         file.write_at(0, old)
         raises(OSError, "reserve beyond a full medium", lambda: file.reserve(0, 32 << 20))
         same(file.read_at(0, 200_000), old + bytes(100_000), "the file after a reserve found no space")
-        raises(OSError, "a write beyond a full medium", lambda: file.write_at(1 << 20, pattern(8 << 20, "lost")))
+        raises(
+            OSError, "a write beyond a full medium", lambda: file.write_at(1 << 20, pattern(8 << 20, "lost"))
+        )
         same(file.read_at(0, 100_000), old, "the old bytes after a write found no space")
         hold(file.size_bytes == 32 << 20, f"the size is {file.size_bytes} after a write found no space")
         file.write_at(10, b"goes on")

@@ -39,7 +39,9 @@ def payloads(first: int, end: int) -> list[bytes]:
 def open_log(subject: Subject, backend: Optional[Backend] = None, **options: Any) -> Walrus:
     """Open the log of the subject's directory, with blocks of 16 KiB so that each run fills several."""
     given = {"block_size": 16_384, "blocks_per_segment": 4, "fsync_schedule": NEVER, **options}
-    return Walrus(subject.directory, backend=subject.make(subject.directory) if backend is None else backend, **given)
+    return Walrus(
+        subject.directory, backend=subject.make(subject.directory) if backend is None else backend, **given
+    )
 
 
 def abandon(wal: Walrus) -> None:
@@ -97,7 +99,10 @@ def a_log_reads_what_it_appended(subject: Subject) -> None:
             expected = _fill(wal)
             check_log(wal, expected)
             wal.sync()
-            hold(wal.durable_offset(TOPIC) == 40, f"after sync() {wal.durable_offset(TOPIC)} entries are durable")
+            hold(
+                wal.durable_offset(TOPIC) == 40,
+                f"after sync() {wal.durable_offset(TOPIC)} entries are durable",
+            )
         with _opened(below, fsync_schedule=schedule) as wal:
             hold(wal.recovery_report.clean, f"a closed log was not found clean: {wal.recovery_report}")
             check_log(wal, expected)
@@ -139,7 +144,10 @@ def cursors_are_kept(subject: Subject) -> None:
         oldest = wal.oldest_offset(TOPIC)
         hold(0 < oldest <= 20, f"the oldest entry is {oldest} though all cursors have passed 20")
         entries = wal.batch_read_for_topic(TOPIC, 1 << 24, start_offset=oldest)
-        hold([entry.data for entry in entries] == payloads(oldest, 40), "entries changed when blocks were given back")
+        hold(
+            [entry.data for entry in entries] == payloads(oldest, 40),
+            "entries changed when blocks were given back",
+        )
         wal.append_for_topic(TOPIC, b"into a block that was given back")
 
 
@@ -250,7 +258,9 @@ def a_failed_sync_poisons_and_loses_nothing_durable(subject: Subject) -> None:
                 continue
             hold(False, f"an append after a failed sync raised no {kind.__name__}")
         found = wal.batch_read_for_topic(TOPIC, 1 << 24, max_entries=10, start_offset=0)
-        hold([entry.data for entry in found] == expected, "durable entries cannot be read after a failed sync")
+        hold(
+            [entry.data for entry in found] == expected, "durable entries cannot be read after a failed sync"
+        )
     with _opened(subject, fsync_schedule=EACH) as wal:
         check_log(wal, payloads(0, 11), least=10)
         wal.append_for_topic(TOPIC, b"goes on")
@@ -258,7 +268,7 @@ def a_failed_sync_poisons_and_loses_nothing_durable(subject: Subject) -> None:
 
 @law()
 def whichever_call_fails_nothing_is_lost(subject: Subject) -> None:
-    """A short run, once for each call it makes, which fails half-way: typed errors, and all that was durable."""
+    """A short run, once for each call it makes, which fails half-way: typed errors, nothing durable lost."""
     for place in range(1, 1000):
         number, schedule = ((errno.EIO, EACH), (errno.ENOSPC, NEVER))[place % 2]
         below = Subject(subject.make, f"{subject.directory}/{place}")

@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from attrs import fields
 
@@ -50,12 +51,18 @@ def it_says_what_it_is(subject: Subject) -> None:
             isinstance(backend.api, int) and BACKEND_API_OLDEST <= backend.api <= BACKEND_API,
             f"api is {backend.api!r}, the core takes {BACKEND_API_OLDEST} to {BACKEND_API}",
         )
-        hold(isinstance(backend, Backend), f"{type(backend).__name__} lacks a method of walrus_core.backend.Backend")
+        hold(
+            isinstance(backend, Backend),
+            f"{type(backend).__name__} lacks a method of walrus_core.backend.Backend",
+        )
         with open_file(backend.create(subject.path("one"), size_bytes=10)) as file:
             kind = type(file).__name__
             hold(isinstance(file, SegmentFile), f"{kind} lacks a method of walrus_core.backend.SegmentFile")
         facts = backend.probe()
-        hold(isinstance(facts, dict) and all(isinstance(key, str) for key in facts), "probe returns no facts by name")
+        hold(
+            isinstance(facts, dict) and all(isinstance(key, str) for key in facts),
+            "probe returns no facts by name",
+        )
 
 
 @law()
@@ -66,12 +73,19 @@ def capabilities_are_kept(subject: Subject) -> None:
         hold(isinstance(before, Capabilities), f"capabilities is a {type(before).__name__}")
         for flag, methods in METHODS.items():
             missing = [method for method in methods if not callable(getattr(file, method, None))]
-            hold(not (getattr(before, flag) and missing), f"{flag} is declared, and there is no {', '.join(missing)}")
+            hold(
+                not (getattr(before, flag) and missing),
+                f"{flag} is declared, and there is no {', '.join(missing)}",
+            )
         is_reader = callable(getattr(backend, "open_read_only", None))
         hold(is_reader or not before.read_only, "read_only is declared, and there is no open_read_only")
         file.write_at(0, b"x")
         file.sync()
-        changed = [flag.name for flag in fields(Capabilities) if getattr(backend.capabilities, flag.name) != getattr(before, flag.name)]
+        changed = [
+            flag.name
+            for flag in fields(Capabilities)
+            if getattr(backend.capabilities, flag.name) != getattr(before, flag.name)
+        ]
         hold(not changed, f"{', '.join(changed)} changed while a file was written")
 
 
@@ -83,7 +97,11 @@ def create_refuses_an_existing_file(subject: Subject) -> None:
     """FileExistsError, and the file that is there keeps every byte."""
     with subject.backend() as backend:
         _put(backend, subject.path("there"), b"precious")
-        raises(FileExistsError, "create of a file that exists", lambda: backend.create(subject.path("there"), size_bytes=99))
+        raises(
+            FileExistsError,
+            "create of a file that exists",
+            lambda: backend.create(subject.path("there"), size_bytes=99),
+        )
         same(_get(backend, subject.path("there")), b"precious", "the file that create refused to replace")
 
 
@@ -91,7 +109,9 @@ def create_refuses_an_existing_file(subject: Subject) -> None:
 def open_refuses_a_missing_file(subject: Subject) -> None:
     """FileNotFoundError, and none is made."""
     with subject.backend() as backend:
-        raises(FileNotFoundError, "open of a file that is not there", lambda: backend.open(subject.path("no")))
+        raises(
+            FileNotFoundError, "open of a file that is not there", lambda: backend.open(subject.path("no"))
+        )
         hold(_names(subject, backend) == [], "open made a file")
 
 
@@ -113,7 +133,7 @@ def what_is_no_plain_file_is_refused(subject: Subject) -> None:
         _put(backend, subject.path("file"), b"x")
         with _odd_files(subject):
             for name in ("symbolic", "dangling", "pipe", "folder"):
-                raises(OSError, f"open of a {name}", lambda n=name: backend.open(subject.path(n)))  # type: ignore[misc]
+                raises(OSError, f"open of a {name}", partial(backend.open, subject.path(name)))
             raises(
                 FileExistsError,
                 "create at the place of a dangling link",
@@ -138,7 +158,10 @@ def nobody_else_may_read_what_is_made(subject: Subject) -> None:
                 os.umask(before)
         for path, wanted in ((os.path.dirname(below), 0o700), (below, 0o700), (f"{below}/file", 0o600)):
             mode = stat.S_IMODE(os.stat(path).st_mode)
-            hold(mode == wanted, f"{os.path.basename(path)} has mode {mode:04o} under umask {mask:03o}, not {wanted:04o}")
+            hold(
+                mode == wanted,
+                f"{os.path.basename(path)} has mode {mode:04o} under umask {mask:03o}, not {wanted:04o}",
+            )
 
 
 @law()
@@ -167,8 +190,14 @@ def list_names_the_files_of_the_directory(subject: Subject) -> None:
         for name in names:
             backend.create(subject.path(name), size_bytes=0).close()
         backend.create(f"{other}/elsewhere", size_bytes=0).close()
-        hold(_names(subject, backend) == sorted(names), f"list names {_names(subject, backend)}, not {sorted(names)}")
-        hold(list(backend.list(other)) == ["elsewhere"], f"list of the other directory: {list(backend.list(other))}")
+        hold(
+            _names(subject, backend) == sorted(names),
+            f"list names {_names(subject, backend)}, not {sorted(names)}",
+        )
+        hold(
+            list(backend.list(other)) == ["elsewhere"],
+            f"list of the other directory: {list(backend.list(other))}",
+        )
 
 
 @law()

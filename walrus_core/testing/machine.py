@@ -11,7 +11,14 @@ from typing import ClassVar, Optional
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from walrus_core.backend import CapableBackend, CapableFile
 from walrus_core.testing.laws_capable import READS, WRITES, ways
@@ -81,7 +88,9 @@ class BackendMachine(RuleBasedStateMachine):
     def changed(self, name: str) -> None:
         """Note what the file is now, and look whether it is."""
         self.images[name].append(bytes(self.files[name]))
-        same(self.file(name).read_at(0, len(self.files[name])), self.images[name][-1], f"{name} after a change")
+        same(
+            self.file(name).read_at(0, len(self.files[name])), self.images[name][-1], f"{name} after a change"
+        )
 
     def bytes_of(self, length_bytes: int) -> bytes:
         """Return new bytes, unlike all before."""
@@ -221,7 +230,9 @@ class BackendMachine(RuleBasedStateMachine):
             raises(OSError, "a read beyond the end", lambda: self.file(name).read_at(place, length))
             length = len(model) - place
         for way, read in ways(self.backend, READS).items():
-            same(read(self.file(name), place, length), bytes(model[place : place + length]), f"{name} by {way}")
+            same(
+                read(self.file(name), place, length), bytes(model[place : place + length]), f"{name} by {way}"
+            )
 
     @precondition(lambda self: self.subject.power_loss is not None and self.files)
     @rule()
@@ -238,14 +249,18 @@ class BackendMachine(RuleBasedStateMachine):
 
     def _check_after(self, after: CapableBackend) -> None:
         found = sorted(after.list(self.directory))
-        hold(found == sorted(self.files), f"{found} are left of {sorted(self.files)}, whose names were durable")
+        hold(
+            found == sorted(self.files), f"{found} are left of {sorted(self.files)}, whose names were durable"
+        )
         for name, images in self.images.items():
             file = after.open(self.path(name))
             try:
                 size = file.size_bytes
                 sizes = {len(image) for image in images}
                 hold(size in sizes, f"{name} has {size} bytes, and was only ever {sorted(sizes)} long")
-                check_sectors(bytes(file.read_at(0, size)), [image.ljust(size, b"\0") for image in images], name)
+                check_sectors(
+                    bytes(file.read_at(0, size)), [image.ljust(size, b"\0") for image in images], name
+                )
             finally:
                 file.close()
 
@@ -261,14 +276,12 @@ class BackendMachine(RuleBasedStateMachine):
             hold(file.size_bytes == size, f"size_bytes of {name} is {file.size_bytes}, not {size}")
 
 
-def run_machine(
-    subject: Subject, examples: int, *, seed: Optional[int] = None, shrinks: bool = True
-) -> None:
+def run_machine(subject: Subject, examples: int, *, seed: Optional[int] = None, shrinks: bool = True) -> None:
     """Run the machine on a backend. A failure prints the steps, and what repeats it.
 
     ``seed`` None draws anew each time; a number replays the same runs. ``shrinks`` False takes the first
-    failure as it comes, instead of looking for the shortest (which may take minutes). Raises: BrokenLaw, or what the
-    backend raised.
+    failure as it comes, instead of looking for the shortest (which may take minutes). Raises: BrokenLaw, or
+    what the backend raised.
     """
     machine = type("Machine", (BackendMachine,), {"subject": subject, "number": 0})
     chosen = settings(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from random import Random
-from typing import Any, Optional, Protocol, cast
+from typing import Any, Optional, cast
 
 from attrs import field, frozen
 
@@ -25,11 +25,9 @@ class NotApplicable(Exception):
     """A law says nothing about this backend here; the message is the reason, for people."""
 
 
-class Maker(Protocol):
-    """Makes a backend that sees what earlier ones of the same directory have left."""
-
-    def __call__(self, directory: str, **options: Any) -> Backend:
-        """``options`` is nothing, or ``durable_writes=True`` for a backend that declares them."""
+Maker = Callable[..., Backend]
+"""``make(directory)``: a backend that sees what earlier ones of the same directory have left; with
+``durable_writes=True`` beside it where the backend declares them."""
 
 
 @frozen
@@ -65,7 +63,10 @@ class Subject:
     @contextmanager
     def file(self, size_bytes: int = 1 << 17) -> Iterator[tuple[CapableBackend, CapableFile]]:
         """Make a backend and a new file ``one`` of zeros; close both at the end."""
-        with self.backend() as backend, open_file(backend.create(self.path("one"), size_bytes=size_bytes)) as file:
+        with (
+            self.backend() as backend,
+            open_file(backend.create(self.path("one"), size_bytes=size_bytes)) as file,
+        ):
             yield backend, file
 
     def require(self, flag: str) -> None:
@@ -135,7 +136,9 @@ def same(found: Any, wanted: bytes, what: str) -> None:
     got = bytes(found)
     if got == wanted:
         return
-    at = next((n for n, (a, b) in enumerate(zip(got, wanted, strict=False)) if a != b), min(len(got), len(wanted)))
+    at = next(
+        (n for n, (a, b) in enumerate(zip(got, wanted, strict=False)) if a != b), min(len(got), len(wanted))
+    )
     raise BrokenLaw(
         f"{what}: {len(got)} bytes instead of {len(wanted)}, or other ones: from byte {at} on "
         f"{got[at : at + 16]!r} instead of {wanted[at : at + 16]!r}"
@@ -149,7 +152,9 @@ def raises(kind: type[OSError], what: str, call: Callable[[], object]) -> OSErro
     except kind as error:
         return error
     except Exception as error:
-        raise BrokenLaw(f"{what} must raise {kind.__name__}, and raised {type(error).__name__}: {error}") from error
+        raise BrokenLaw(
+            f"{what} must raise {kind.__name__}, and raised {type(error).__name__}: {error}"
+        ) from error
     raise BrokenLaw(f"{what} must raise {kind.__name__}, and raised nothing")
 
 

@@ -81,19 +81,26 @@ def test_the_size_inside_tells_the_size_outside(size: int) -> None:
     assert inner_size(size) < inner_size(size + 1)
 
 
+def create_and_write(backend: SealedBackend) -> None:
+    file = backend.create("/one", size_bytes=5000)
+    file.write_at(0, b"too late")
+    file.sync()
+
+
 def test_a_cut_in_the_middle_of_a_creation_leaves_a_file_of_zeros() -> None:
     for seed in range(60):
         rng = random.Random(seed)
         disk = SimulatedDisk(rng)
         disk.stop_in(1 + seed % 5)
         with pytest.raises(PowerLoss):
-            file = SealedBackend(inner=SimulatedBackend(disk), key=KEY).create("/one", size_bytes=5000)
-            file.write_at(0, b"too late")
-            file.sync()
+            create_and_write(SealedBackend(inner=SimulatedBackend(disk), key=KEY))
         backend = SealedBackend(inner=SimulatedBackend(disk.after_power_loss()), key=KEY)
         for name in backend.list("/"):
             found = backend.open(f"/{name}")
-            assert found.read_at(0, found.size_bytes) in (bytes(found.size_bytes), b"too late".ljust(5000, b"\0"))
+            assert found.read_at(0, found.size_bytes) in (
+                bytes(found.size_bytes),
+                b"too late".ljust(5000, b"\0"),
+            )
 
 
 # --- keys -------------------------------------------------------------------------------------

@@ -42,7 +42,9 @@ class SealedBackend:
         variable WALRUS_SEALED_KEY. Raises: ConfigError; PluginError: the backend inside.
         """
         if inner == self.name:
-            raise ConfigError(option="inner", reason="a sealed backend in a sealed backend protects nothing more")
+            raise ConfigError(
+                option="inner", reason="a sealed backend in a sealed backend protects nothing more"
+            )
         self._key = find_key(key, key_file)
         if isinstance(inner, str):
             inner = load_backend(inner, options=inner_options or {}, durable_writes=durable_writes)
