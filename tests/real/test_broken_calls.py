@@ -21,6 +21,7 @@ from .children import environment
 from .shim import compile_shim
 
 SEED = os.environ.get("WALRUS_SEED", "calls")
+PART = os.environ.get("WALRUS_PART", "0/1")
 CONFIGS: dict[str, dict[str, Any]] = {
     "fd each": {"backend": "fd", "schedule": "each", "persist_every": 3},
     "mmap each": {"backend": "mmap", "schedule": "each", "persist_every": 1},
@@ -34,9 +35,9 @@ def number_of(name: str, default: int) -> int:
     return 0 if word == "all" else int(word)
 
 
-def break_calls(folder: Path, what: str, name: str, points_max: int) -> dict[str, Any]:
+def break_calls(folder: Path, what: str, name: str, points_max: int, share: str = PART) -> dict[str, Any]:
     """Run the breaker. Returns: what it reports; raises AssertionError with what it found."""
-    part, parts = map(int, os.environ.get("WALRUS_PART", "0/1").split("/"))
+    part, parts = map(int, share.split("/"))
     # Death of a process takes nothing from any file system, so the fastest will do.
     parent = "/dev/shm" if os.access("/dev/shm", os.W_OK) else str(folder)
     more = {"what": what, "seed": f"{SEED} {name}", "points_max": points_max, "part": part, "parts": parts}

@@ -46,15 +46,15 @@ def work(folder: Path, name: str, seed: str, mode: str = "ok") -> tuple[Path, Pa
         return disk.image, disk.journal, lines, config["persist_every"]
 
 
-def judge_states(folder: Path, name: str, seed: str, mode: str = "ok") -> int:
-    """Work once, then judge ``STATES`` crashes. Returns: how many violations there were.
+def judge_states(folder: Path, name: str, seed: str, mode: str = "ok", count: int = STATES) -> int:
+    """Work once, then judge ``count`` crashes. Returns: how many violations there were.
 
     With the mode ``ok`` the first one is raised.
     """
     image, journal, lines, persist_every = work(folder, name, seed, mode)
     requests = read_journal(journal)
     random = Random(seed)
-    moments = sorted(random.randrange(len(requests) + 1) for _ in range(STATES))
+    moments = sorted(random.randrange(len(requests) + 1) for _ in range(count))
     states = States(image, requests)
     ledger = Ledger(seed, TOPICS, persist_every)
     point = new_point(folder)
@@ -74,11 +74,11 @@ def judge_states(folder: Path, name: str, seed: str, mode: str = "ok") -> int:
         except (AssertionError, WalrusError) as error:
             violations += 1
             if mode == "ok":
-                where = f"WALRUS_SEED={SEED!r} state {number}: {moment} of {len(requests)} requests, {how}"
+                where = f"{seed!r} (WALRUS_SEED={SEED!r}), state {number}: request {moment}, {how}"
                 raise AssertionError(f"{where}: {error}") from error
         finally:
             unmount(point)
-    print(f"{STATES} states of {len(requests)} requests, {violations} violations")
+    print(f"{count} states of {len(requests)} requests, {violations} violations")
     return violations
 
 

@@ -25,6 +25,7 @@ from .steps import open_log
 FAILURES = int(os.environ.get("WALRUS_FAILED_SYNCS", "9"))
 SEED = os.environ.get("WALRUS_SEED", "syncs")
 MODES = ("eio-data", "eio-write", "eio-flush")
+NAMES = ("fd each", "fd ring each", "fd O_DSYNC", "mmap each")
 
 
 def contents(wal: Walrus) -> dict[str, list[tuple[int, bytes]]]:
@@ -35,8 +36,8 @@ def contents(wal: Walrus) -> dict[str, list[tuple[int, bytes]]]:
 class Failure:
     """One log on a disk that fails under it."""
 
-    def __init__(self, disk: Recorder, name: str, number: int) -> None:
-        self.seed = f"{SEED} {name} {number}"
+    def __init__(self, disk: Recorder, name: str, number: int, word: str) -> None:
+        self.seed = f"{word} {name} {number}"
         self.random = Random(self.seed)
         self.disk = disk
         self.mode = MODES[number % len(MODES)]
@@ -87,18 +88,24 @@ class Failure:
         return first is not None
 
 
-@pytest.mark.parametrize("name", ["fd each", "fd ring each", "fd O_DSYNC", "mmap each"])
-def test_a_failed_sync_stops_the_log(name: str, tmp_path: Path) -> None:
-    need(name)
+def fail_syncs(folder: Path, name: str, word: str, count: int) -> int:
+    """Let ``count`` logs meet a disk that fails. Returns: how many were reopened on the same mount."""
     same_mount = 0
-    with recorder(tmp_path) as disk:
-        for number in range(FAILURES):
-            failure = Failure(disk, name, number)
+    with recorder(folder) as disk:
+        for number in range(count):
+            failure = Failure(disk, name, number, word)
             try:
                 failure.work()
                 same_mount += failure.reopen()
             except (AssertionError, StorageError) as error:
-                where = f"WALRUS_SEED={SEED!r}, failure {number}, {failure.mode}"
+                where = f"WALRUS_SEED={word!r}, failure {number}, {failure.mode}"
                 raise AssertionError(f"{where}: {error}") from error
+    return same_mount
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_failed_sync_stops_the_log(name: str, tmp_path: Path) -> None:
+    need(name)
+    same_mount = fail_syncs(tmp_path, name, SEED, FAILURES)
     assert same_mount, "no reopening was on the mount on which the sync had failed"
     print(f"{FAILURES} failed syncs, {same_mount} reopened on the same mount")

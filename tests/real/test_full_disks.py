@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,12 +25,12 @@ SEED = os.environ.get("WALRUS_SEED", "full")
 SIZE_BYTES = 12 << 20
 
 
-@pytest.fixture(params=["tmpfs", "ext4"])
-def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A file system of ``SIZE_BYTES``."""
+@contextmanager
+def small(kind: str, folder: Path) -> Iterator[Path]:
+    """Give a file system of ``SIZE_BYTES``; skips the test where none can be mounted."""
     need_root()
-    point = new_point(tmp_path)
-    if request.param == "tmpfs":
+    point = new_point(folder)
+    if kind == "tmpfs":
         need_tool("mount")
         run_or_skip(
             "mount",
@@ -43,22 +44,29 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
         )
     else:
         need_tool("mount", "mkfs.ext4")
-        make_file_system("ext4", tmp_path / "small.img", SIZE_BYTES)
-        run_or_skip("mount", "-o", "loop", str(tmp_path / "small.img"), str(point), why="no loop device")
-    yield point
-    subprocess.run(["umount", "--lazy", str(point)], capture_output=True, check=False)
+        make_file_system("ext4", folder / "small.img", SIZE_BYTES)
+        run_or_skip("mount", "-o", "loop", str(folder / "small.img"), str(point), why="no loop device")
+    try:
+        yield point
+    finally:
+        subprocess.run(["umount", "--lazy", str(point)], capture_output=True, check=False)
 
 
-@pytest.mark.parametrize("schedule", ["each", "5"])
-@pytest.mark.parametrize("backend", ["fd", "mmap"])
-def test_every_level_of_a_full_disk(small_disk: Path, backend: str, schedule: str) -> None:
+@pytest.fixture(params=["tmpfs", "ext4"])
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    with small(request.param, tmp_path) as point:
+        yield point
+
+
+def fill(point: Path, backend: str, schedule: str, word: str, count: int) -> int:
+    """Go through ``count`` levels. Returns: how many calls were refused for want of space."""
     config = {
         "backend": backend,
         "schedule": schedule,
         "persist_every": 1 if schedule == "each" else 3,
-        "seed": f"{SEED} {backend} {schedule}",
-        "folder": str(small_disk),
-        "levels": LEVELS,
+        "seed": f"{word} {backend} {schedule}",
+        "folder": str(point),
+        "levels": count,
     }
     done = subprocess.run(
         [sys.executable, "-m", "real.filler", json.dumps(config)],
@@ -68,8 +76,15 @@ def test_every_level_of_a_full_disk(small_disk: Path, backend: str, schedule: st
         text=True,
         check=False,
     )
-    assert done.returncode == 0, f"WALRUS_SEED={SEED!r}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert done.returncode == 0, f"WALRUS_SEED={word!r}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     refused, levels = map(int, done.stdout.splitlines()[-1].split())
-    assert levels == LEVELS
-    assert refused >= LEVELS, "the disk did not get full at every level"
-    print(f"{levels} levels, {refused} calls refused for want of space")
+    assert levels == count
+    assert refused >= count, "the disk did not get full at every level"
+    return refused
+
+
+@pytest.mark.parametrize("schedule", ["each", "5"])
+@pytest.mark.parametrize("backend", ["fd", "mmap"])
+def test_every_level_of_a_full_disk(small_disk: Path, backend: str, schedule: str) -> None:
+    refused = fill(small_disk, backend, schedule, SEED, LEVELS)
+    print(f"{LEVELS} levels, {refused} calls refused for want of space")

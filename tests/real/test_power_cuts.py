@@ -118,6 +118,20 @@ def live(disk: Volume, name: str, config: dict[str, Any], seed: str, cuts: int) 
     return life
 
 
+def measure_loss(disk: Volume, folder: str, name: str, seed: str) -> Life:
+    """Cut the power once under a log with an interval, and see how old the oldest lost entry is."""
+    more = {"seed": seed, "watch": True, "shares": {"append": 5.0, "batch": 1.0}}
+    life = Life(disk, folder, full_config(name, Random(seed), **more), Random(seed))
+    cut_ns = life.run(seconds=Random(seed).uniform(0.3, 0.9))
+    life.judge(cut_ns)
+    allowed_s = INTERVAL_S + life.ledger.longest_sync_s + SCHEDULING_S
+    assert life.loss_s <= allowed_s, (
+        f"seed {seed!r}: lost what was acknowledged {life.loss_s:.3f} s before the cut, "
+        f"the longest sync took {life.ledger.longest_sync_s:.3f} s"
+    )
+    return life
+
+
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_what_is_durable_survives_the_cut(kind: str, name: str, tmp_path: Path) -> None:
@@ -138,15 +152,6 @@ def test_a_cut_takes_what_the_interval_allows(kind: str, name: str, tmp_path: Pa
     losses = []
     with volume(kind, tmp_path) as disk:
         for number in range(max(1, CUTS // 2)):
-            seed = f"{SEED} window {kind} {name} {number}"
-            more = {"seed": seed, "watch": True, "shares": {"append": 5.0, "batch": 1.0}}
-            life = Life(disk, f"log-{number}", full_config(name, Random(seed), **more), Random(seed))
-            cut_ns = life.run(seconds=Random(seed).uniform(0.3, 0.9))
-            life.judge(cut_ns)
+            life = measure_loss(disk, f"log-{number}", name, f"{SEED} window {kind} {name} {number}")
             losses.append((round(life.loss_s, 3), round(life.ledger.longest_sync_s, 3)))
-            allowed_s = INTERVAL_S + life.ledger.longest_sync_s + SCHEDULING_S
-            assert life.loss_s <= allowed_s, (
-                f"WALRUS_SEED={SEED!r}: lost what was acknowledged {life.loss_s:.3f} s before the cut, "
-                f"the longest sync took {life.ledger.longest_sync_s:.3f} s"
-            )
     print(f"oldest lost, seconds before the cut, and longest sync: {losses}")

@@ -71,21 +71,20 @@ class Racer:
         return self.answers.readline().split()
 
 
-@pytest.mark.parametrize("backend", ["fd", "mmap"])
-def test_of_eight_processes_exactly_one_wins(backend: str, tmp_path: Path) -> None:
-    """On a new directory, and again on the one that the winner has just left."""
-    random = Random(f"{SEED} {backend}")
+def run_races(folder: Path, backend: str, word: str, count: int) -> None:
+    """Race ``count`` times: on a new directory, and again on the one that the winner has just left."""
+    random = Random(f"{word} {backend}")
     config = full_config(f"{backend} 200 ms", random)
     racers = [Racer(config, number) for number in range(RACERS)]
     try:
-        for race in range(RACES):
-            directory = str(tmp_path / f"log-{race // 2}")
+        for race in range(count):
+            directory = str(folder / f"log-{race // 2}")
             order = random.sample(racers, RACERS)
             for racer in order:
                 racer.tell(directory)
             answers = {racer: racer.answer() for racer in order}
             winners = [racer for racer in order if answers[racer][:1] == ["won"]]
-            assert len(winners) == 1, f"WALRUS_SEED={SEED!r} race {race}: {list(answers.values())}"
+            assert len(winners) == 1, f"WALRUS_SEED={word!r} race {race}: {list(answers.values())}"
             for racer in order:
                 word, pid = answers[racer]
                 # The number is for people: who has just locked may not have written it yet.
@@ -100,6 +99,11 @@ def test_of_eight_processes_exactly_one_wins(backend: str, tmp_path: Path) -> No
         for racer in racers:
             racer.process.kill()
             racer.process.communicate()
+
+
+@pytest.mark.parametrize("backend", ["fd", "mmap"])
+def test_of_eight_processes_exactly_one_wins(backend: str, tmp_path: Path) -> None:
+    run_races(tmp_path, backend, SEED, RACES)
 
 
 FORKER = """
@@ -160,13 +164,15 @@ print("done", count)
 """
 
 
-@pytest.mark.parametrize("end", ["sys.exit", "os._exit", "exec", "drop"])
-@pytest.mark.parametrize("name", ["fd ring each", "fd ring 200 ms", "mmap each"])
-def test_children_leave_a_log_with_a_ring_alone(name: str, end: str, tmp_path: Path) -> None:
-    need(name)
-    config = full_config(name, Random(SEED))
+FORKING_NAMES = ("fd ring each", "fd ring 200 ms", "mmap each")
+ENDS = ("sys.exit", "os._exit", "exec", "drop")
+
+
+def fork_beside(folder: Path, name: str, end: str, word: str) -> None:
+    """Let three children of a log end in this way while it goes on."""
+    config = full_config(name, Random(word))
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", FORKER, json.dumps(config), str(tmp_path / "log"), end],
+        [sys.executable, "-W", "error", "-c", FORKER, json.dumps(config), str(folder / "log"), end],
         env=environment(),
         cwd=tempfile.gettempdir(),
         stdin=subprocess.DEVNULL,
@@ -176,3 +182,10 @@ def test_children_leave_a_log_with_a_ring_alone(name: str, end: str, tmp_path: P
     )
     assert done.returncode == 0 and not done.stderr, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
     assert done.stdout.startswith("done")
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("name", FORKING_NAMES)
+def test_children_leave_a_log_with_a_ring_alone(name: str, end: str, tmp_path: Path) -> None:
+    need(name)
+    fork_beside(tmp_path, name, end, SEED)

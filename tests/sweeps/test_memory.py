@@ -150,6 +150,8 @@ class MemorySweep:
             yield number
             quiet = quiet + 1 if not self.has_shown else 0
 
+    failed = 0
+    """So many allocations were failed."""
     has_shown = False
     """The allocation failed last was missed by the operation."""
 
@@ -160,6 +162,7 @@ class MemorySweep:
         try:
             for number in self.numbers(name):
                 self.has_shown = self.run(number)
+                self.failed += 1
         except Exception as error:
             found.append(f"allocation {number}: {type(error).__name__}: {error}"[:1000])
         return found

@@ -15,6 +15,10 @@ from collections.abc import Callable, Mapping
 from attrs import frozen
 
 
+class Unable(Exception):
+    """This machine cannot run the bar; the message says why. No failure, and nothing was counted."""
+
+
 def always() -> str:
     """No reason not to run."""
     return ""

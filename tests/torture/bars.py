@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import faulthandler
 import importlib.util
+import os
 import signal
 import tempfile
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
+from unittest import mock
 
 from ..crash.cuts import run_cuts
 from ..crash.power import run
@@ -22,9 +24,14 @@ from ..mutants.bugs import BUGS
 from ..sweeps.every_fault import SCHEDULES, run_faults, still
 from ..sweeps.io_run import Base
 from ..sweeps.points import CAN_SWEEP
+from ..sweeps.test_memory import CASES as MEMORY_CASES
 from .bar import Bar
+from .real_bars import REAL_BARS
 
 LONG_PARTS = 24
+FUZZ_SECONDS = 10.0
+FUZZ_TARGETS = ("frames", "pages", "directory", "cursors", "names", "config")
+SOAK_SECONDS = 30.0
 CLASSES = {"fd": "FdBackend", "mmap": "MmapBackend"}
 
 
@@ -108,6 +115,45 @@ def run_seeded_bug(seed: int) -> Mapping[str, int]:
     return {"caught" if check_caught(BUGS[seed]) else "untried": 1}
 
 
+def run_memory(seed: int) -> Mapping[str, int]:
+    """One operation, of which every allocation fails."""
+    from ..sweeps import test_memory as memory
+    from ..sweeps.scenarios import SCENARIOS
+
+    name, schedule = memory.CASES[seed]
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(memory.Flusher, "wake", return_value=None))
+        for module, attribute, replacement in memory.checksums_once():
+            stack.enter_context(mock.patch.object(module, attribute, replacement))
+        stack.enter_context(mock.patch.dict(os.environ, {"WALRUS_SWEEP": "all"}))
+        sweep = memory.MemorySweep(SCENARIOS[name], schedule)
+        found = memory.in_child(lambda: [*sweep.failures(f"{name} {schedule}"), f"{sweep.failed} failed"])
+    *problems, last = found
+    if problems or not last.endswith(" failed"):
+        raise AssertionError(f"{name} {schedule}: {found}")
+    return {"operations": 1, "allocations failed": int(last.split()[0])}
+
+
+def run_fuzz(target: str, seed: int) -> Mapping[str, int]:
+    """Some seconds of new inputs for one parser."""
+    from ..fuzz.targets import hunt
+
+    return {"inputs": hunt(target, seed, FUZZ_SECONDS)}
+
+
+def run_soak(backend: str, seed: int) -> Mapping[str, int]:
+    """Half a minute of threads, kills and closes on one log."""
+    from ..soak.loop import Soak
+
+    with tempfile.TemporaryDirectory(prefix="walrus-soak-") as folder:
+        return Soak(backend, f"torture {seed}", Path(folder), lambda _line: None).run(SOAK_SECONDS)
+
+
+def _no_failing_allocations() -> str:
+    missing = importlib.util.find_spec("_testcapi") is None
+    return "this Python has no _testcapi to fail allocations" if missing else ""
+
+
 def _not_swept() -> str:
     return "" if CAN_SWEEP else "CPython 3.11 or later: its table of handlers is asked"
 
@@ -185,6 +231,38 @@ BARS = [
         release_seeds=74,
         reason_to_skip=_not_swept,
     ),
+    Bar(
+        "memory-errors",
+        "memory",
+        "MemoryError at every allocation of every operation",
+        run_memory,
+        shard_seeds=2,
+        release_seeds=len(MEMORY_CASES),
+        reason_to_skip=_no_failing_allocations,
+    ),
+    *(
+        Bar(
+            "fuzz",
+            target,
+            "any bytes as what this reads",
+            partial(run_fuzz, target),
+            shard_seeds=3,
+            release_seeds=360,
+        )
+        for target in FUZZ_TARGETS
+    ),
+    *(
+        Bar(
+            "soak",
+            backend,
+            "writers, readers, syncs, reclaim, kills, closes and reopenings, with threads, in a closed loop",
+            partial(run_soak, backend),
+            shard_seeds=2,
+            release_seeds=60,
+            reason_to_skip=partial(_not_killable, backend),
+        )
+        for backend in CLASSES
+    ),
     *(
         Bar(
             "model",
@@ -217,4 +295,5 @@ BARS = [
         shard_seeds=4,
         release_seeds=len(BUGS),
     ),
+    *REAL_BARS,
 ]

@@ -18,11 +18,12 @@ from typing import Optional
 
 from attrs import frozen
 
-from .bar import Bar
+from .bar import Bar, Unable
 from .state import State, name_of
 
 PROGRAM = Path(__file__).parent
 RESULT = "torture-result "
+UNABLE = "torture-unable "
 MESSAGE_LINES = 30
 SHARD_S_MAX = 3600.0
 INTERRUPTED = (130, -signal.SIGINT)
@@ -38,6 +39,8 @@ class Result:
     counts: Optional[dict[str, int]]
     message: str
     seconds: float
+    unable: str = ""
+    """Why this machine cannot run it, as it turned out."""
 
 
 def replay_command(bar: Bar, seed: int) -> str:
@@ -46,18 +49,26 @@ def replay_command(bar: Bar, seed: int) -> str:
     return f"{shlex.join([sys.executable, program])} --bar {bar.key} --seeds {seed}:{seed + 1}"
 
 
+def cpu_seconds() -> float:
+    """Return what this process and the children that it has waited for have used so far."""
+    return sum(os.times()[:4])
+
+
 def run_here(bar: Bar, seeds: range) -> None:
     """Run seeds in this process and print what they counted. Raises: what the harness raises, after the
     seed and the command that repeats it."""
     total: Counter[str] = Counter()
-    started_s = time.process_time()
+    started_s = cpu_seconds()
     for seed in seeds:
         try:
             total.update(bar.run(seed))
+        except Unable as reason:
+            print(UNABLE + json.dumps(str(reason)), flush=True)
+            return
         except BaseException:
             print(f"{bar.key}: seed {seed}; again: {replay_command(bar, seed)}", file=sys.stderr, flush=True)
             raise
-    result = {"counts": total, "seconds": time.process_time() - started_s}
+    result = {"counts": total, "seconds": cpu_seconds() - started_s}
     print(RESULT + json.dumps(result), flush=True)
 
 
@@ -70,6 +81,9 @@ def run_shard(bar: Bar, seeds: range, prefix: Sequence[str]) -> Result:
         return Result(bar, seeds, None, f"{bar.key} {name_of(seeds)}: hangs", SHARD_S_MAX)
     if done.returncode in INTERRUPTED:
         return Result(bar, seeds, None, "", 0.0)
+    unable = [line for line in done.stdout.splitlines() if line.startswith(UNABLE)]
+    if unable and not done.returncode:
+        return Result(bar, seeds, None, "", 0.0, json.loads(unable[-1][len(UNABLE) :]))
     lines = [line for line in done.stdout.splitlines() if line.startswith(RESULT)]
     if done.returncode or not lines:
         last = "\n".join(done.stderr.splitlines()[-MESSAGE_LINES:])
@@ -119,6 +133,9 @@ def run_all(
 def _note(state: State, result: Result) -> bool:
     """Keep a result. Returns: whether it is a failure."""
     name = f"{result.bar.key} {name_of(result.seeds)}"
+    if result.unable:
+        print(f"SKIPPED {name}: {result.unable}", flush=True)
+        return False
     if result.counts is None and not result.message:
         return False
     if result.counts is None:

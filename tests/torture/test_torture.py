@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from .bar import Bar
+from walrus_core import hot
+
+from .bar import Bar, Unable
 from .bars import BARS
+from .real_bars import place, reason
 from .report import BEGIN, END, table, write_docs
 from .runner import PROGRAM, Result, pending, run_all, run_here, run_shard
 from .state import State
@@ -100,6 +103,38 @@ def test_a_process_that_dies_is_a_failure() -> None:
     result = run_shard(bar(), range(1), ["sh", "-c", "kill -KILL $$"])
     assert result.counts is None
     assert "status -9" in result.message
+
+
+def unable(_seed: int) -> dict[str, int]:
+    raise Unable("nothing can be mounted")
+
+
+def test_a_bar_that_cannot_run_here_is_neither_done_nor_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run_here(bar(unable), range(2))
+    said = capfd.readouterr().out
+    monkeypatch.setattr(
+        "tests.torture.runner.subprocess.run",
+        lambda *_arguments, **_options: subprocess.CompletedProcess([], 0, said, ""),
+    )
+    state = State(tmp_path / "s", "1")
+    assert run_all(state, [bar(unable)], workers=1, prefix=[], deadline_s=None) == 0
+    assert "SKIPPED toy/memory 0:2: nothing can be mounted" in capfd.readouterr().out
+    assert state.facts("toy/memory") == (0, 0, 0.0)
+
+
+def test_what_would_skip_a_test_is_the_reason_of_its_bar() -> None:
+    def lacks() -> None:
+        pytest.skip("no such device")
+
+    with pytest.raises(Unable, match="no such device"), place():
+        lacks()
+    if hot.COMPILED:
+        assert reason(lambda: None, lacks) == "no such device"
+        assert reason(lambda: None) == ""
+    else:
+        assert "compiled" in reason()
 
 
 def test_the_command_refuses_a_bar_that_there_is_not() -> None:
