@@ -12,6 +12,7 @@ CUTS = "tests/crash/test_cuts.py::test_seed"
 INTERRUPTS = "tests/sweeps/test_interrupts.py"
 ONE_STEP = f"{INTERRUPTS}::test_an_interrupt_at_every_place_where_two_steps_must_be_one"
 FAULTS = "tests/sweeps/test_io_faults.py"
+TAKEN_BACK = "tests/api/test_taken_back.py"
 
 BUGS = [
     # --- when an entry is durable ---------------------------------------------------------------
@@ -231,6 +232,15 @@ BUGS = [
         ("tests/defects/test_w11_w15.py::test_w15_a_failed_batch_over_blocks_is_undone",),
     ),
     # --- blocks: leased, given back -----------------------------------------------------------------
+    Bug(
+        "failed batch not withdrawn",
+        "walrus_core/batch.py",
+        "        except BaseException:\n            topic.withdraw(blocks)\n            raise\n",
+        "        except BaseException:\n            raise\n",
+        "blocks of a batch that failed stay taken until somebody uses the topic",
+        (f"{TAKEN_BACK}::test_the_blocks_of_a_failed_batch_are_free_after_the_next_sync",),
+        is_quick=True,
+    ),
     Bug(
         "sequences reserved in memory only",
         "walrus_core/allocator.py",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .bug import Bug
-from .log_bugs import COVER, DURABILITY, POWER, REUSE
+from .log_bugs import COVER, DURABILITY, POWER, REUSE, TAKEN_BACK
 
 DAMAGE = "tests/api/test_damage.py"
 FILES = "tests/api/test_files.py"
@@ -52,6 +52,33 @@ BUGS = [
         "fmt.MARK_AT[0]",
         "a torn write of a mark takes the older one as well",
         ("tests/api/test_marks.py::test_a_lost_mark_leaves_the_one_before_it",),
+    ),
+    Bug(
+        "mark of an earlier block believed",
+        "walrus_core/pages.py",
+        "            owner == sequence\n            and _mark_fits",
+        "            _mark_fits",
+        "a mark that an earlier block has left vouches for entries that are not there",
+        (f"{TAKEN_BACK}::test_a_mark_of_the_block_that_was_here_before_vouches_for_nothing",),
+        is_quick=True,
+    ),
+    Bug(
+        "growth of cursors.db named before it is durable",
+        "walrus_core/cursorfile.py",
+        "count * fmt.PAGE_SIZE)\n        self._files.sync([self._file])\n        self._write_next",
+        "count * fmt.PAGE_SIZE)\n        self._write_next",
+        "after a power cut the file looks as if others had cut it, and the log is refused",
+        (f"{TAKEN_BACK}::test_the_log_page_names_no_size_that_is_not_durable",),
+        is_quick=True,
+    ),
+    Bug(
+        "failed state left standing after an exception",
+        "walrus_core/cursorfile.py",
+        "            self._take_back(page, at, error)\n            raise\n",
+        "            raise\n",
+        "a read that failed counts as done after a crash, and its entry is skipped",
+        (f"{TAKEN_BACK}::test_a_position_that_could_not_be_written_is_not_found_after_a_crash",),
+        is_quick=True,
     ),
     Bug(
         "state over the state that holds",
