@@ -1,4 +1,4 @@
-"""What must not stay behind: of a failed call, of a block that was here before, of a size that is not durable.
+"""What must not stay behind: of a failed call, of an earlier block, of a size that is not durable.
 
 Each of these was found missing by a seeded bug of tests/mutants.
 """
@@ -98,11 +98,9 @@ def test_a_position_that_could_not_be_written_is_not_found_after_a_crash(memory_
         wal.append_for_topic("t", b"%d" % number)
     wal.read_next("t")
     rule = backend.fail("write", number=errno.ENOSPC, suffix=fmt.CURSORS_NAME, written=fmt.SECTOR_SIZE)
+    calls = {"read": lambda: wal.read_next("t"), "seek": lambda: wal.seek("t", 3)}
     with pytest.raises(DiskFullError):
-        if call == "read":
-            wal.read_next("t")
-        else:
-            wal.seek("t", 3)
+        calls[call]()
     assert rule.acted
     assert wal.cursor_offset("t") == 1
     with memory_store.killed().open() as after:

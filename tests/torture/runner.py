@@ -86,7 +86,9 @@ def run_shard(bar: Bar, seeds: range, prefix: Sequence[str]) -> Result:
         return Result(bar, seeds, None, "", 0.0, json.loads(unable[-1][len(UNABLE) :]))
     lines = [line for line in done.stdout.splitlines() if line.startswith(RESULT)]
     if done.returncode or not lines:
-        last = "\n".join(done.stderr.splitlines()[-MESSAGE_LINES:])
+        # The seed stands first, what was wrong last.
+        lines = done.stderr.splitlines()
+        last = "\n".join(lines if len(lines) <= MESSAGE_LINES else [lines[0], *lines[1 - MESSAGE_LINES :]])
         message = f"{bar.key} {name_of(seeds)}: status {done.returncode}\n{last}"
         return Result(bar, seeds, None, message, 0.0)
     found = json.loads(lines[-1][len(RESULT) :])
