@@ -115,14 +115,15 @@ def cursor_file_findings(path: str, data: bytes, log_id: Optional[bytes]) -> lis
     Raises: UnsupportedVersionError: it is of a newer format.
     """
     header = Finding(category=DAMAGE, kind=CURSORS_KIND, path=path, remedy=REBUILD)
+    own = pages.decode_cursors_header(data, path)
     found = _pair(
         data,
         (0, fmt.PAGE_SIZE),
         fmt.SECTOR_SIZE,
-        lambda alone: pages.decode_cursors_header(alone, path) is not None,
+        lambda alone: own is not None and pages.decode_cursors_header(alone, path) == own,
         header,
     )
-    log_id = pages.decode_cursors_header(data, path) or log_id
+    log_id = own or log_id
     if log_id is None or not data:
         return found
     for number in range(fmt.CURSORS_FIRST_PAGE, -(-len(data) // fmt.PAGE_SIZE)):

@@ -377,7 +377,7 @@ def open_cursor_file(files: FileCache, directory: str) -> CursorFile:
         if error.errno == errno.ENOENT:
             raise _corruption(path, "missing although there are segments", "cursors.db missing", 0) from error
         raise
-    head = file.read(0, min(size, 2 * fmt.PAGE_SIZE))
+    head = file.read(0, min(size, (LOG_PAGE + 1) * fmt.PAGE_SIZE))
     log_id = pages.decode_cursors_header(head, path)
     if log_id is None:
         raise _corruption(path, "both copies of the header are damaged", "cursors.db header", 0)

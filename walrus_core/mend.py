@@ -50,7 +50,8 @@ def log_id_of_cursors(files: FileCache, directory: str, names: list[str]) -> Opt
         return None
     path = os.path.join(directory, fmt.CURSORS_NAME)
     file = files.add(path)
-    return pages.decode_cursors_header(file.read(0, min(file.size_bytes(), 2 * fmt.PAGE_SIZE)), path)
+    head = file.read(0, min(file.size_bytes(), (LOG_PAGE + 1) * fmt.PAGE_SIZE))
+    return pages.decode_cursors_header(head, path)
 
 
 def mend_cursors(

@@ -311,7 +311,11 @@ def encode_cursors_header(log_id: bytes) -> bytes:
 
 
 def decode_cursors_header(data: Buffer, path: str) -> Optional[bytes]:
-    """Return the log id, or None if neither copy is sound. Raises: UnsupportedVersionError."""
+    """Return the log id, or None if neither copy is sound. Raises: UnsupportedVersionError.
+
+    Of copies that differ (one is of another log) that one counts under which the log page is sound.
+    """
+    found: list[bytes] = []
     for at in (0, fmt.PAGE_SIZE):
         if not _is_sound(data, at, fmt.SECTOR_SIZE, FNV_BASIS):
             continue
@@ -320,9 +324,11 @@ def decode_cursors_header(data: Buffer, path: str) -> Optional[bytes]:
             continue
         if version > fmt.VERSION:
             raise UnsupportedVersionError(path=path, found=version, supported=fmt.VERSION)
-        found: bytes = log_id
-        return found
-    return None
+        found.append(log_id)
+    at, number = fmt.CURSORS_FIRST_PAGE * fmt.PAGE_SIZE, fmt.CURSORS_FIRST_PAGE.to_bytes(8, "little")
+    page = data[at : at + fmt.PAGE_SIZE]
+    own = [log_id for log_id in found if decode_identity(page, fnv1a64(log_id + number)) is not None]
+    return next(iter(own + found), None)
 
 
 def encode_state(state: PageState, key: int) -> bytes:

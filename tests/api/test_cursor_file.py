@@ -38,6 +38,18 @@ def test_a_header_copy_of_the_cursor_file_is_enough(store):
     assert wal.cursor_offset("t") == 2
 
 
+@pytest.mark.parametrize("place", [0, PAGE_SIZE])
+def test_a_header_of_another_log_in_the_place_of_one_copy_costs_nothing(store, make_store, place):
+    """Which of two sound headers counts the log page tells, whose checksum is bound to its log."""
+    two_topics(store)
+    other = make_store(store.kind, "other")
+    two_topics(other)
+    store.patch("cursors.db", place, other.read_file("cursors.db")[:512])
+    wal = store.open()
+    assert wal.cursor_offset("t") == 2
+    assert len(contents(wal, "t")) == 6 and wal.recovery_report.damages == ()
+
+
 def test_both_headers_lost(store):
     two_topics(store)
     store.patch("cursors.db", 0, b"\xff" * 2 * PAGE_SIZE)

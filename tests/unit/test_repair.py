@@ -69,6 +69,21 @@ def page_of(store, owner: bytes) -> int:
     return data.index(owner + b"\0", 3 * fmt.PAGE_SIZE) // fmt.PAGE_SIZE * fmt.PAGE_SIZE
 
 
+@pytest.mark.parametrize("place", [0, fmt.PAGE_SIZE])
+def test_a_header_of_another_log_is_mended_from_the_copy_that_is_ours(memory_store, make_store, place):
+    expected = fill(memory_store)
+    other = make_store("memory", "other")
+    fill(other)
+    before = files_of(memory_store)
+    memory_store.patch("cursors.db", place, other.read_file("cursors.db")[: fmt.SECTOR_SIZE])
+    (finding,) = verify_directory(memory_store.backend(), memory_store.path).findings
+    assert (finding.kind, finding.at_bytes) == ("cursors.db header, one of two copies", place)
+    mend(memory_store)
+    assert files_of(memory_store) == before
+    with memory_store.open() as wal:
+        assert {topic: contents(wal, topic) for topic in expected} == expected
+
+
 def block_at(store, needle: bytes) -> tuple[str, int]:
     name, at = store.find(needle)
     return name, at - (at - fmt.SEGMENT_HEADER_SIZE) % 16384

@@ -196,7 +196,9 @@ def test_a_flip_anywhere_in_a_segment_is_found_where_it_is(memory_store):
         edges = [0, 511, 512, 32767, 32768, 33279, 33280]
         for slot in range(4):
             base = fmt.SEGMENT_HEADER_SIZE + slot * SLOT
-            edges += [base + at for at in (0, 1535, 1536, 3071, 3072, 3135, 3136, 3584, 4095, 4096, SLOT - 1)]
+            edges += [
+                base + at for at in (0, 1535, 1536, 3071, 3072, 3135, 3136, 3584, 4095, 4096, 4104, SLOT - 1)
+            ]
             edges += [base + chance.randrange(SLOT) for _ in range(8)]
         for at in edges:
             memory_store.flip(name, at, chance.randrange(8))
