@@ -14,6 +14,7 @@ from functools import partial
 from attrs import define, evolve, field
 
 from walrus_core import format as fmt
+from walrus_core import hot
 from walrus_core.allocator import SEQUENCES_RESERVED, Allocator
 from walrus_core.block import Block
 from walrus_core.chain import TORN_TAIL, Chain, Found, resolve
@@ -23,6 +24,7 @@ from walrus_core.files import FileCache, LogFile, wrap_directory_call
 from walrus_core.inventory import Inventory, read_blocks, segment_names, take_inventory
 from walrus_core.paths import cut_name
 from walrus_core.scan import SCAN_BYTES, has_whole_batch, next_written, sound_behind
+from walrus_core.segment import Segment
 from walrus_core.types import Cut, Damage, RecoveryReport
 
 
@@ -208,6 +210,7 @@ def finish(files: FileCache, directory: str, recovered: Recovered, allocator: Al
         remove = partial(files.backend.remove, path)
         wrap_directory_call(files.gate, path, "remove", remove, poisons=False)
     for segment, slot in recovered.inventory.torn_slots:
+        cuts.extend(_torn_lease(segment, slot))
         allocator.give_up(segment, slot, 1)
     for topic in recovered.topics:
         cuts.extend(_finish_topic(files, directory, topic, allocator, touched))
@@ -222,6 +225,19 @@ def finish(files: FileCache, directory: str, recovered: Recovered, allocator: Al
         files.sync(touched)
     allocator.wipe()
     return evolve(recovered.report, cuts=tuple(cuts), clamped_cursors=tuple(clamped))
+
+
+def _torn_lease(segment: Segment, slot: int) -> list[Cut]:
+    """Report a slot whose header page is torn and that holds something; whose it was nobody can tell.
+
+    A power cut may do that to a lease of which nothing was durable. So may damage, to both copies of a
+    header that no mark stands beside yet, and entries must not vanish without a word.
+    """
+    at = segment.slot_at(slot)
+    if hot.is_zero(segment.file.read(at + fmt.PAGE_SIZE, fmt.FRAME_HEADER_SIZE)):
+        return []
+    reason = "frames behind a header page that is torn"
+    return [Cut(topic="", offset=0, path=segment.file.path, at_bytes=at, reason=reason)]
 
 
 def _finish_topic(

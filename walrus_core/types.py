@@ -64,8 +64,8 @@ class Damage:
 class Cut:
     """A torn tail that recovery cut: expected after a crash, never an acknowledged-durable entry.
 
-    ``offset`` is where the topic continues. ``evidence_path`` names the copy of complete batches
-    that lay behind the cut, where there were any.
+    ``offset`` is where the topic continues; ``topic`` is empty where the header page that named it is
+    torn. ``evidence_path`` names the copy of complete batches that lay behind the cut, where there were any.
     """
 
     topic: str

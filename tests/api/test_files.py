@@ -9,7 +9,14 @@ from helpers import LOOSE, NEVER, WHOLE_BLOCK, contents, read_all, two_topics, w
 
 from walrus_core import CorruptionError
 from walrus_core.errors import UnsupportedVersionError
-from walrus_core.format import PAGE_SIZE, SEGMENT_COPY_AT, SEGMENT_HEADER_SIZE, SEGMENT_HEADER_USED
+from walrus_core.format import (
+    FRAME_HEADER_SIZE,
+    MARK_AT,
+    PAGE_SIZE,
+    SEGMENT_COPY_AT,
+    SEGMENT_HEADER_SIZE,
+    SEGMENT_HEADER_USED,
+)
 
 FIRST = "00000000000000000001.wal"
 
@@ -223,6 +230,29 @@ def test_garbage_behind_the_last_frame_is_a_torn_tail(store):
     again = killed.open()
     assert again.recovery_report.cuts == ()
     assert contents(again, "t") == [b"sound", b"next"]
+
+
+@pytest.mark.parametrize("holds_frames", [True, False])
+def test_frames_behind_a_torn_header_page_do_not_vanish_without_a_word(store, holds_frames):
+    """Without a mark it may be a lease that the crash tore, or a block whose header copies are damaged."""
+    wal = store.open(fsync_schedule=NEVER)
+    wal.append_for_topic("t", b"t")
+    wal.append_for_topic("u", b"lost with its block")
+    killed = store.killed()
+    name, at = killed.find(b"lost with its block")
+    base = at - FRAME_HEADER_SIZE - PAGE_SIZE
+    killed.patch(name, base, b"\xff" * MARK_AT[0])
+    if not holds_frames:
+        killed.patch(name, base + PAGE_SIZE, bytes(100))
+    again = killed.open()
+    assert again.topics() == ["t"] or contents(again, "u") == []
+    report = again.recovery_report
+    found = [(cut.topic, os.path.basename(cut.path), cut.at_bytes, cut.reason) for cut in report.cuts]
+    expected = [("", name, base, "frames behind a header page that is torn")]
+    assert found == (expected if holds_frames else [])
+    again.append_for_topic("v", b"in its slot")
+    again.close()
+    assert killed.open().recovery_report.cuts == ()
 
 
 def test_sound_frames_behind_a_cut_are_copied_aside(store):

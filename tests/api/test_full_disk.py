@@ -234,3 +234,23 @@ def test_a_block_that_cannot_be_mapped_is_a_typed_error(make_store, monkeypatch,
     wal = store.open()
     assert contents(wal, "t") == [b"a", b"b"]
     assert wal.recovery_report.damages == ()
+
+
+@pytest.mark.parametrize("batch", [[b"refused"], [b"refused", b"too"], [b"refused" * 1500, b"too" * 3000]])
+def test_what_was_refused_in_the_middle_of_its_write_comes_back_whole_or_never(memory_store, batch):
+    """All of its bytes may have been written before the error: then a crash may find it at the end of its
+    topic. It never stands before an entry that was appended, nor in part."""
+    wal, backend = with_faults(memory_store, fsync_schedule=NEVER)
+    wal.append_for_topic("t", b"before")
+    # Of the last of them the frames are in two blocks; the header page of the new one is the first write.
+    backend.fail("write", suffix=".wal", skip=2 if len(batch[-1]) > 1000 else 0, written=1 << 20)
+    with pytest.raises(DiskFullError):
+        wal.batch_append_for_topic("t", batch)
+    assert backend.rules[0].acted
+    assert contents(wal, "t") == [b"before"] and wal.next_offset("t") == 1
+    with memory_store.killed().open() as after:
+        assert contents(after, "t") in ([b"before"], [b"before", *batch])
+    wal.append_for_topic("t", b"next")
+    with memory_store.killed().open() as after:
+        assert contents(after, "t") == [b"before", b"next"]
+        assert after.recovery_report.damages == ()

@@ -306,16 +306,17 @@ def handle(number, frame):
 wal.append_for_topic("t", b"first")
 signal.signal(signal.SIGALRM, handle)
 signal.setitimer(signal.ITIMER_REAL, 0.003)
-end_s = time.monotonic() + 3
+end_s = time.monotonic() + 60
 own = random.Random(8)
-while time.monotonic() < end_s:
+# As many as an idle machine does in two seconds; a busy one takes longer.
+while counts["worked"] + counts["refused"] < 600 and time.monotonic() < end_s:
     try:
         own.choice(calls)()
     except ReentrantCallError:
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
         raise AssertionError("refused outside a handler")
 signal.signal(signal.SIGALRM, signal.SIG_IGN)
-assert counts["worked"] + counts["refused"] > 50, counts
+assert counts["worked"] > 50, counts
 offsets = [entry.offset for entry in wal.topic("t")]
 oldest = wal.oldest_offset("t")  # what was consumed may be given back meanwhile
 assert [offset for offset in offsets if offset >= oldest] == list(range(oldest, wal.next_offset("t")))

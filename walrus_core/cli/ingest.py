@@ -224,7 +224,9 @@ def recovery_notes(report: RecoveryReport) -> list[str]:
     notes = []
     for cut in report.cuts:
         kept = f"; what lay behind is kept in {cut.evidence_path}" if cut.evidence_path else ""
-        notes.append(f"recovery: topic {cut.topic!r} goes on at offset {cut.offset}: {cut.reason}{kept}")
+        what = f"topic {cut.topic!r} goes on at offset {cut.offset}: {cut.reason}"
+        what = what if cut.topic else f"{cut.reason}, in {cut.path} at byte {cut.at_bytes}"
+        notes.append(f"recovery: {what}{kept}")
     for damage in report.damages:
         lost = f": entries [{damage.first_offset}, {damage.end_offset}) of topic {damage.topic!r}"
         where = f"{damage.kind} in {damage.path} at byte {damage.at_bytes}"
