@@ -75,6 +75,16 @@ class SteadyBackend(MemoryBackend):
         self.store.files = files
 
 
+def fill_free_tuples() -> None:
+    """Let the interpreter keep tuples of three for use without an allocation.
+
+    It makes one to call ``__exit__`` of a lock; where that fails the lock stays held, and no Python code can
+    help it: ``with`` is the only way to take a lock that no signal can tear apart. Mostly there are some.
+    """
+    made = [tuple([number, number, number]) for number in range(64)]
+    del made
+
+
 class MemorySweep:
     """One scenario under one schedule, whose allocations fail one after the other."""
 
@@ -101,6 +111,7 @@ class MemorySweep:
             ledger.open()
             self.scenario.warm(ledger)
         has_shown = False
+        fill_free_tuples()
         try:
             _testcapi.set_nomemory(number, number + 1)
             try:
