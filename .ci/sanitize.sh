@@ -5,7 +5,7 @@
 #
 # A finding ends the process with a report: of memory by AddressSanitizer, of shifts, overflows and
 # alignment by UndefinedBehaviorSanitizer. Leaks are not looked for: the interpreter keeps what it likes.
-# What cannot run here is skipped by name: tests/conftest.py asks for WALRUS_SANITIZED.
+# What cannot run here is skipped by name: tests ask for WALRUS_SANITIZED.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 compiler=${CC:-gcc}

@@ -13,7 +13,7 @@ import threading
 import pytest
 from helpers import EACH, NEVER, WHOLE_BLOCK, contents
 
-from walrus_core import FsyncSchedule, Walrus
+from walrus_core import FsyncSchedule, Walrus, hot
 from walrus_core.allocator import Allocator
 from walrus_core.errors import ClosedError, ReentrantCallError
 from walrus_core.files import LogFile
@@ -22,7 +22,7 @@ from walrus_core.testing import FaultyBackend
 
 SWEEP = os.environ.get("WALRUS_SWEEP") == "all"
 """With WALRUS_SWEEP=all every call inside every other is tried, at every place: some minutes."""
-STEP = 3 if SWEEP else 9
+STEP = 3 if SWEEP else 9 if hot.COMPILED else 21
 BACKGROUND = FsyncSchedule.milliseconds(1)
 PLACES_MAX = 80
 

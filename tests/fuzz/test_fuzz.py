@@ -1,7 +1,7 @@
 """The corpus again, and some seconds of new inputs.
 
-WALRUS_FUZZ_SECONDS is the time for each target (default 1.5), WALRUS_FUZZ_SEED the seed (default: another
-one each day). A failure prints the seed, the number of the input and the input itself; the seed alone
+WALRUS_FUZZ_SECONDS is the time for each target (default 1.5, less with the pure twin), WALRUS_FUZZ_SEED
+the seed (default: another one each day). A failure prints the seed, the number of the input and the input itself; the seed alone
 repeats it. Longer runs: ``python -m tests.fuzz TARGET SECONDS [SEED]``.
 """
 
@@ -15,9 +15,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from walrus_core import hot
+
 from . import targets
 
-SECONDS = float(os.environ.get("WALRUS_FUZZ_SECONDS", "1.5"))
+SECONDS = float(os.environ.get("WALRUS_FUZZ_SECONDS", "1.5" if hot.COMPILED else "0.7"))
 SEED = int(os.environ.get("WALRUS_FUZZ_SEED", datetime.date.today().toordinal()))
 CORPUS_BYTES_MAX = 200_000
 

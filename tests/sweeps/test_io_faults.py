@@ -29,7 +29,7 @@ from .scenarios import BIG, SCHEDULES, SMALL
 from .state import checksums_once
 
 SHORT_PARTS = 8
-FAULTS = 60
+FAULTS = 60 if hot.COMPILED else 20
 """Faults tried for each run and schedule, where not all are."""
 SEED = int(os.environ.get("WALRUS_SWEEP_SEED", "1"))
 FAILURES_SHOWN = 8
