@@ -1,8 +1,8 @@
 """The corpus again, and some seconds of new inputs.
 
 WALRUS_FUZZ_SECONDS is the time for each target (default 1.5, less with the pure twin), WALRUS_FUZZ_SEED
-the seed (default: another one each day). A failure prints the seed, the number of the input and the input itself; the seed alone
-repeats it. Longer runs: ``python -m tests.fuzz TARGET SECONDS [SEED]``.
+the seed (default: another one each day). A failure prints the seed, the number of the input and the
+input itself; the seed alone repeats it. Longer runs: ``python -m tests.fuzz TARGET SECONDS [SEED]``.
 """
 
 from __future__ import annotations
