@@ -7,6 +7,7 @@ them. What cannot be shown this way is what Windows does instead; that is for a 
 
 import fcntl
 import os
+import shutil
 import subprocess  # before msvcrt is there, by which some versions know Windows
 import sys
 import types
@@ -21,6 +22,15 @@ FLAGS = (
 )
 MODULES = ("fcntl", "resource", "liburing", "grp", "pwd")
 
+
+def _disk_usage(path, _statvfs=os.statvfs):
+    """What shutil has on every system, each by a call of its own."""
+    found = _statvfs(path)
+    free, total = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+    return shutil._ntuple_diskusage(total, total - free, free)
+
+
+shutil.disk_usage = _disk_usage  # type: ignore[assignment]
 for _name in [*CALLS.split(), *FLAGS.split()]:
     if hasattr(os, _name):
         delattr(os, _name)

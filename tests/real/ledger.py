@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
+from typing import Optional
 
 from walrus_core import Walrus
 
 from .judge import CursorModel, TopicModel
 from .steps import payload
+
+NEVER = 1 << 62
 
 
 class Ledger:
@@ -28,6 +31,11 @@ class Ledger:
         self.insisted = False
         """It tried to go on after a failed sync, and everything was refused."""
         self.longest_sync_s = 0.0
+        self.cut_ns: Optional[int] = None
+        """When the power began to be cut. What returns later proves nothing: a file system that is being shut
+        down answers a sync with success that waits for nothing any more."""
+        self.late_count = 0
+        """Acknowledged appends that returned after that."""
         self._persist_every = persist_every
         self._all_survives = all_survives
 
@@ -41,7 +49,22 @@ class Ledger:
                 self.longest_sync_s = max(self.longest_sync_s, float(rest[0].split()[1]))
             return
         fields = rest[0].split()
-        getattr(self, f"_{word}")(int(time_ns), self.models[fields[0]], *fields[1:])
+        model = self.models[fields[0]]
+        if self.cut_ns is not None and int(time_ns) > self.cut_ns:
+            self._take_late(word, int(time_ns), model, fields)
+        else:
+            getattr(self, f"_{word}")(int(time_ns), model, *fields[1:])
+
+    def _take_late(self, word: str, time_ns: int, model: TopicModel, fields: list[str]) -> None:
+        """Take over a line that came while the power was being cut: it may be so, and need not."""
+        if word == "stands" or word == "synced":
+            return
+        self.late_count += word == "appended"
+        durable, persist_every = model.durable, self._persist_every
+        self._persist_every = NEVER
+        getattr(self, f"_{word}")(time_ns, model, *fields[1:])
+        self._persist_every = persist_every
+        model.durable = min(durable, len(model.entries))
 
     def _opened(self, _time_ns: int, model: TopicModel, found: str, durable: str) -> None:
         """The log was opened by the process itself: take over what it found, as ``check`` does."""

@@ -58,9 +58,10 @@ class Life:
         }
         worker = Worker(config)
         self.ledger.ended = ""
+        self.ledger.cut_ns = None
         try:
             self._wait(worker, only_opens, seconds)
-            cut_ns = self.disk.cut()
+            cut_ns = self.ledger.cut_ns = self.disk.cut()
         finally:
             lines = worker.rest()
         for line in lines:

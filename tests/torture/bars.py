@@ -123,6 +123,7 @@ def run_memory(seed: int) -> Mapping[str, int]:
     name, schedule = memory.CASES[seed]
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(memory.Flusher, "wake", return_value=None))
+        stack.enter_context(mock.patch.object(memory.syncer, "MARK_INTERVAL_S", 0.0))
         for module, attribute, replacement in memory.checksums_once():
             stack.enter_context(mock.patch.object(module, attribute, replacement))
         stack.enter_context(mock.patch.dict(os.environ, {"WALRUS_SWEEP": "all"}))

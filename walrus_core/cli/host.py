@@ -86,6 +86,15 @@ def probe_file(directory: str) -> Iterator[int]:
         yield file.fileno()
 
 
+def write_at(descriptor: int, data: bytes, at_bytes: int) -> None:
+    """Write by position, also where the system knows only where a file stands. Raises: OSError."""
+    if hasattr(os, "pwrite"):
+        os.pwrite(descriptor, data, at_bytes)
+        return
+    os.lseek(descriptor, at_bytes, os.SEEK_SET)
+    os.write(descriptor, data)
+
+
 @frozen(kw_only=True)
 class SpaceFacts:
     """How files get their space here; each None where it works, else why not."""
@@ -97,13 +106,14 @@ class SpaceFacts:
 def probe_space(descriptor: int) -> SpaceFacts:
     """Reserve space and punch it out again. Raises: OSError: not even a write works."""
     reserve = _fallocate(descriptor, 0, 0, _PROBE_BYTES)
-    os.pwrite(descriptor, b"\1" * _PROBE_BYTES, 0)
+    write_at(descriptor, b"\1" * _PROBE_BYTES, 0)
     os.fsync(descriptor)
-    before = os.fstat(descriptor).st_blocks
+    before = getattr(os.fstat(descriptor), "st_blocks", 0)
     punch = _fallocate(descriptor, _KEEP_SIZE | _PUNCH_HOLE, 0, _PROBE_BYTES)
     if punch is None:
         os.fsync(descriptor)
-        if any(os.pread(descriptor, _PROBE_BYTES, 0)):
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        if any(os.read(descriptor, _PROBE_BYTES)):
             punch = "the hole does not read as zeros"
         elif before and os.fstat(descriptor).st_blocks >= before:
             punch = "no space came back"
@@ -138,13 +148,13 @@ def probe_sync(descriptor: int) -> SyncFacts:
     """Measure for at most about a second. Raises: OSError: a sync failed."""
     sync = getattr(os, "fdatasync", os.fsync)
     page = os.urandom(_SYNC_BYTES)
-    os.pwrite(descriptor, bytes(_SYNC_BYTES * _SYNCS_MAX), 0)
+    write_at(descriptor, bytes(_SYNC_BYTES * _SYNCS_MAX), 0)
     os.fsync(descriptor)
     times: list[float] = []
     end_s = time.perf_counter() + _SYNC_SECONDS_MAX
     for number in range(_SYNCS_MAX):
         started_s = time.perf_counter()
-        os.pwrite(descriptor, page, number * _SYNC_BYTES)
+        write_at(descriptor, page, number * _SYNC_BYTES)
         sync(descriptor)
         times.append(time.perf_counter() - started_s)
         if time.perf_counter() > end_s:

@@ -15,6 +15,7 @@ from typing import Any, Optional
 
 from attrs import define, field, frozen
 
+from walrus_core.cli.host import write_at
 from walrus_core.cli.machine import COPY_ON_WRITE, IN_MEMORY, NETWORK, FileSystem
 from walrus_core.cli.measure import (
     BATCH_COUNT,
@@ -188,7 +189,7 @@ def disk_syncs(directory: str, entry_bytes: int, seconds_max: float, count_max: 
 
         def write_one() -> None:
             nonlocal at
-            os.pwrite(descriptor, payload, at)
+            write_at(descriptor, payload, at)
             sync(descriptor)
             at = (at + len(payload)) % (size_bytes - len(payload))
 
