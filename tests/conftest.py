@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -39,6 +40,10 @@ def load_helper(name: str) -> ModuleType:
 
 
 load_helper("helpers")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Inherited from a shell that started this in the background. Tests interrupt, also their children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def backend_class(kind: str) -> type[Any]:
