@@ -72,7 +72,7 @@ def test_the_same_laws_hold_for_the_sound_one(law_name: str) -> None:
 )
 def test_the_state_machine_finds_it_too(flaw: str) -> None:
     with pytest.raises(BrokenLaw):
-        run_machine(subject_of(BROKEN[flaw][0], "/kit"), 60, seed=1, shrinks=False)
+        run_machine(subject_of(BROKEN[flaw][0], "/kit"), 400, seed=1, shrinks=False)
 
 
 # --- without pytest ---------------------------------------------------------------------------

@@ -24,7 +24,7 @@ markdown_it = pytest.importorskip(
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-KINDS = {"python", "sh", "bash", "toml", "json", "text"}
+KINDS = {"python", "sh", "bash", "console", "toml", "json", "text"}
 
 
 def pages() -> list[Path]:
