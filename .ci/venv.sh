@@ -40,7 +40,7 @@ fingerprint() {
     (
         cd "$root"
         find pyproject.toml setup.py README.md LICENSE walrus_core plugins -type f \
-            \( -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name '*.h' \
+            \( -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.pyi' -o -name '*.h' \
             -o -name '*.toml' -o -name 'py.typed' -o -name '*.md' -o -name LICENSE \) \
             -not -path '*/tests/*' -not -path '*/build/*' -print0 | sort -z | xargs -0 sha256sum | sha256sum
     )
@@ -60,6 +60,10 @@ install_project() {
     quietly "$log" "$folder/bin/pip" install --disable-pip-version-check \
         "$root[$extras]" "$root/plugins/walrus_fd" "$root/plugins/walrus_mmap" ||
         fail "The installation failed; all of its output is in $log"
+    if [[ $extras == *test* ]]; then
+        quietly "$log" "$folder/bin/pip" install --disable-pip-version-check "$root/plugins/walrus_prometheus" ||
+            fail "walrus-prometheus could not be installed; all of its output is in $log"
+    fi
     install_liburing "$folder"
     printf '%s' "$now" >"$stamp"
 }
