@@ -24,7 +24,7 @@ SWEEP = os.environ.get("WALRUS_SWEEP") == "all"
 """With WALRUS_SWEEP=all every call inside every other is tried, at every place: some minutes."""
 STEP = 3 if SWEEP else 9 if hot.COMPILED else 21
 BACKGROUND = FsyncSchedule.milliseconds(1)
-PLACES_MAX = 80
+PLACES_MAX = 120
 
 OUTER = {
     "append": lambda wal: wal.append_for_topic("t", b"outer"),
