@@ -6,8 +6,10 @@
   writes short, fills the disk, lets reads lie, runs code inside a call.
 * ``make_payload``, ``identify``, ``judge``: payloads that say what they are, and the comparison of what
   a log holds with what was appended.
+* ``contract``, ``suite``, ``machine``: the conformance kit for backends. ``suite`` (pytest) and
+  ``machine`` (Hypothesis) need the extra ``testing``, and are imported by their names.
 
-Nothing here needs pytest, and nothing of the library imports it. A wrapped backend of your own::
+Nothing else here needs pytest, and nothing of the library imports it. A wrapped backend of your own::
 
     backend = FaultyBackend(MyBackend())
     backend.fail("sync", number=errno.EIO, skip=3)      # the fourth sync fails, once
