@@ -87,7 +87,11 @@ class PureGroup:
         """Let go of the followers who need not wait any more, and of one who will lead the others."""
         waiting: list[tuple[Optional[Durable], int, threading.Lock]] = []
         for _ in range(len(self._followers)):
-            follower = self._followers.popleft()
+            try:
+                follower = self._followers.popleft()
+            except IndexError:
+                # Somebody else who has led hands over at the same time.
+                break
             topic, offset, released = follower
             if topic is not None and topic.durable_offset >= offset:
                 released.release()

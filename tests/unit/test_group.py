@@ -210,3 +210,26 @@ def test_a_sync_inside_the_sync_of_the_same_thread_is_refused():
     group = front.Group(sync)
     group.wait(topic, 1)
     assert len(refused) == 2
+
+
+def test_two_leaders_hand_over_at_the_same_time():
+    """A second one takes the followers away between two looks of the first; both go their ways."""
+    group = PureGroup(lambda _topic, _offset: None)
+
+    class Disturbed:
+        looks = 0
+
+        @property
+        def durable_offset(self) -> int:
+            self.looks += 1
+            if self.looks == 1:
+                group._hand_over()
+            return 5
+
+    topic = Disturbed()
+    locks = [threading.Lock() for _ in range(3)]
+    for lock in locks:
+        lock.acquire()
+        group._followers.append((topic, 5, lock))
+    group._hand_over()
+    assert group.waiting == 0 and not any(lock.locked() for lock in locks)
