@@ -114,6 +114,9 @@ class Front:
         once it is durable. ``wait_durable`` waits for that, ``durable_offset`` tells, and
         ``append_async`` is awaited until then. Else the same as ``append_for_topic``.
 
+        Durability: sync-each: none on return, not even against the death of the process, since the
+        entry may wait in memory for its sync. Else survives the death of the process.
+
         Raises: as ``append_for_topic``; a sync that fails later poisons the log.
         """
         return self._append_in_flight(topic, data)

@@ -24,6 +24,7 @@ from walrus_core.errors import (
     DuplicateBackendError,
     DuplicateObserverError,
     IncompatibleBackendError,
+    PluginError,
     UnknownBackendError,
     UnknownObserverError,
     WalrusError,
@@ -111,14 +112,7 @@ def load_backend(
 
 def backend_class(name: str, blocked: Iterable[str] = ()) -> type[Any]:
     """Import the plugin that registers ``name`` and return its backend class. Raises as above."""
-    found = installed_plugins(blocked)
-    candidates = found.get(name, [])
-    if not candidates:
-        raise UnknownBackendError(name=name, available=_names(found), hint=_hint(name, blocked))
-    if len(candidates) > 1:
-        distributions = ", ".join(sorted(plugin.distribution for plugin in candidates))
-        raise DuplicateBackendError(name=name, distributions=distributions)
-    plugin = candidates[0]
+    plugin = _only_plugin(name, blocked, ENTRY_POINT_GROUP, UnknownBackendError, DuplicateBackendError)
     classes = _register(plugin)
     matching = [cls for cls in classes if getattr(cls, "name", None) == name]
     if len(matching) != 1:
@@ -126,6 +120,24 @@ def backend_class(name: str, blocked: Iterable[str] = ()) -> type[Any]:
         reason = f"entry point {name!r} of {plugin.distribution} registers {names}"
         raise ContractError(name=name, reason=reason)
     return matching[0]
+
+
+def _only_plugin(
+    name: str,
+    blocked: Iterable[str],
+    group: str,
+    unknown: type[PluginError],
+    duplicate: type[PluginError],
+) -> InstalledPlugin:
+    """Return the one installed plugin of a group that has ``name``. Raises: ``unknown``, ``duplicate``."""
+    found = installed_plugins(blocked, group)
+    candidates = found.get(name, [])
+    if not candidates:
+        raise unknown(name=name, available=_names(found), hint=_hint(name, blocked))
+    if len(candidates) > 1:
+        distributions = ", ".join(sorted(plugin.distribution for plugin in candidates))
+        raise duplicate(name=name, distributions=distributions)
+    return candidates[0]
 
 
 def _manager() -> Any:
@@ -226,14 +238,7 @@ def observers_of(options: Options) -> tuple[object, ...]:
 
 def _load_observer(name: str, path: str, blocked: Iterable[str]) -> object:
     """Import the plugin of the observer and call what its entry point names with the log's ``path``."""
-    found = installed_plugins(blocked, OBSERVER_GROUP)
-    candidates = found.get(name, [])
-    if not candidates:
-        raise UnknownObserverError(name=name, available=_names(found), hint=_hint(name, blocked))
-    if len(candidates) > 1:
-        distributions = ", ".join(sorted(plugin.distribution for plugin in candidates))
-        raise DuplicateObserverError(name=name, distributions=distributions)
-    plugin = candidates[0]
+    plugin = _only_plugin(name, blocked, OBSERVER_GROUP, UnknownObserverError, DuplicateObserverError)
     try:
         observer: object = plugin.entry_point.load()(path=path)
         manager = _manager()

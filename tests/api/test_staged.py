@@ -64,6 +64,17 @@ def test_a_sync_writes_what_waits(file_store, asleep):
 
 
 @stages
+def test_a_sync_of_several_topics_writes_what_waits(file_store, asleep):
+    wal = file_store.open(fsync_schedule=EACH)
+    for topic in "ab":
+        wal.append_for_topic(topic, b"first")
+        wal.append_nowait(topic, b"waits in " + topic.encode())
+    wal.sync()
+    assert stored(file_store, b"waits in a") and stored(file_store, b"waits in b")
+    assert wal.durable_offset("a") == wal.durable_offset("b") == 2
+
+
+@stages
 @pytest.mark.parametrize(
     "write",
     [

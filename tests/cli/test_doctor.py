@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import mmap
 import os
-import resource
 import sys
 from pathlib import Path
 
@@ -49,12 +49,17 @@ def test_real_facts(run, log_dir):
     assert (facts["path"], facts["exists"]) == (str(log_dir), False)
     assert facts["examined"] == str(log_dir.parent)
     assert facts["sync"]["count"] >= 1 and 0 < facts["sync"]["p50_ms"] <= facts["sync"]["p99_ms"]
-    assert facts["space"]["free_bytes"] > 0 and facts["page_bytes"] == os.sysconf("SC_PAGE_SIZE")
-    assert facts["limits"]["open_files"] == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    assert facts["space"]["free_bytes"] > 0 and facts["page_bytes"] == mmap.PAGESIZE
     assert facts["frame_code"] == describe()
     assert {backend["name"] for backend in facts["backends"]} == {"fd", "mmap"}
     assert facts["lock"] == "yes"
     assert COMPILED or any("pure Python" in problem for problem in facts["problems"])
+
+
+def test_the_real_limit_of_open_files(run):
+    resource = pytest.importorskip("resource", reason="this system has no resource limits")
+    facts = json.loads(run("doctor", "--json").stdout)
+    assert facts["limits"]["open_files"] == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def test_nothing_is_left_behind(run, log_dir):
@@ -147,6 +152,8 @@ def test_limits_that_just_suffice(run, calm):
 
 
 def test_a_real_limit_of_file_size(start, log_dir):
+    resource = pytest.importorskip("resource", reason="this system has no resource limits")
+
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024 * 1024, 64 * 1024 * 1024))
 

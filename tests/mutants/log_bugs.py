@@ -13,6 +13,7 @@ INTERRUPTS = "tests/sweeps/test_interrupts.py"
 ONE_STEP = f"{INTERRUPTS}::test_an_interrupt_at_every_place_where_two_steps_must_be_one"
 FAULTS = "tests/sweeps/test_io_faults.py"
 TAKEN_BACK = "tests/api/test_taken_back.py"
+STAGED = "tests/api/test_staged.py"
 
 BUGS = [
     # --- when an entry is durable ---------------------------------------------------------------
@@ -230,6 +231,49 @@ BUGS = [
         "        raise",
         "a batch that does not fit eats the free slots",
         ("tests/defects/test_w11_w15.py::test_w15_a_failed_batch_over_blocks_is_undone",),
+    ),
+    # --- entries in flight that wait in memory --------------------------------------------------------
+    Bug(
+        "a sync leaves what waits in memory",
+        "walrus_core/topic.py",
+        "        self.write_staged(for_sync=True)\n",
+        "",
+        "entries in flight are told durable that no file has",
+        (f"{STAGED}::test_a_sync_of_several_topics_writes_what_waits",),
+        is_quick=True,
+    ),
+    Bug(
+        "a sync of one topic leaves what waits in memory",
+        "walrus_core/syncer.py",
+        "        topic.write_staged(for_sync=True)\n",
+        "",
+        "entries in flight are told durable that no file has",
+        (f"{STAGED}::test_a_sync_writes_what_waits",),
+        is_quick=True,
+    ),
+    Bug(
+        "written past what waits in memory",
+        "walrus_core/batch.py",
+        "        topic.write_staged()\n",
+        "",
+        "a batch is written where staged entries belong",
+        (f"{STAGED}::test_what_waits_is_written_before_anything_else",),
+    ),
+    Bug(
+        "what a sync cannot write counts as written later",
+        "walrus_core/topic.py",
+        "failed = self._gate.sync_failed if for_sync else self._gate.write_failed",
+        "failed = self._gate.write_failed",
+        "a sync that could not write is tried again, instead of leaving all in doubt",
+        (f"{STAGED}::test_a_sync_that_cannot_write_what_waits_poisons",),
+    ),
+    Bug(
+        "a full disk poisons what only waits",
+        "walrus_core/topic.py",
+        "failed = self._gate.sync_failed if for_sync else self._gate.write_failed",
+        "failed = self._gate.sync_failed",
+        "a disk that was full for a moment ends the log",
+        (f"{STAGED}::test_a_full_disk_takes_nothing_of_what_waits",),
     ),
     # --- blocks: leased, given back -----------------------------------------------------------------
     Bug(

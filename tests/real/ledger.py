@@ -32,8 +32,8 @@ class Ledger:
         """It tried to go on after a failed sync, and everything was refused."""
         self.longest_sync_s = 0.0
         self.cut_ns: Optional[int] = None
-        """When the power began to be cut. What returns later proves nothing: a file system that is being shut
-        down answers a sync with success that waits for nothing any more."""
+        """When the power began to be cut. What returns later is not asked for: ext4 and XFS answer syncs with
+        success while they are being shut down (docs/decisions/0014)."""
         self.late_count = 0
         """Acknowledged appends that returned after that."""
         self._persist_every = persist_every

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import platform
 import stat
@@ -193,7 +194,7 @@ def examine_limits(found: Examination, options: Optional[Options]) -> None:
     """What the system lets this process have."""
     limits = host.limits()
     found.facts["limits"] = limits
-    found.facts["page_bytes"] = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else None
+    found.facts["page_bytes"] = mmap.PAGESIZE
     if options is None:
         return
     wanted = options.open_files_max + _OTHER_FILES

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import functools
 import os
-import resource
 import signal
 import sys
 import threading
@@ -65,6 +64,7 @@ def test_a_failed_write_of_the_ring_is_raised_after_all_are_done(
     ring_file: tuple[FdBackend, FdSegmentFile],
 ) -> None:
     backend, file = ring_file
+    resource = pytest.importorskip("resource", reason="this system has no resource limits")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (SIZE_BYTES, before[1]))
     try:

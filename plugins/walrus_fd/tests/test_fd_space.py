@@ -213,6 +213,7 @@ def test_a_full_disk_in_the_middle_of_batched_writes(small_place: Path) -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RLIMIT_FSIZE as on Linux")
 def test_a_file_size_limit_is_an_error_that_changes_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("resource", reason="this system has no resource limits")
     program = """
         import errno, resource, sys
         from walrus_fd.backend import FdBackend

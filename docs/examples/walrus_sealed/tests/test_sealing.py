@@ -103,6 +103,18 @@ def test_a_cut_in_the_middle_of_a_creation_leaves_a_file_of_zeros() -> None:
             )
 
 
+def test_a_header_whose_sync_failed_is_not_tried_again() -> None:
+    inner = FaultyBackend()
+    inner.create("/one", size_bytes=inner_size(4096)).close()  # as a cut in its creation leaves it
+    file = SealedBackend(inner=inner, key=KEY).open("/one")
+    inner.fail("sync", number=errno.EIO)
+    for _ in range(2):  # the second sync would succeed, without what the first one lost
+        with pytest.raises(OSError) as caught:
+            file.write_at(0, b"x")
+        assert caught.value.errno == errno.EIO
+    assert file.read_at(0, 1) == b"\0"
+
+
 # --- keys -------------------------------------------------------------------------------------
 
 

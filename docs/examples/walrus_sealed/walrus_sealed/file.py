@@ -62,6 +62,7 @@ class SealedFile:
         self.path = path
         self._key = key
         self._lock = threading.Lock()
+        self._header_failure: Optional[OSError] = None
         self._sectors: Optional[Sectors] = self._read_headers()
 
     def _read_headers(self) -> Optional[Sectors]:
@@ -76,15 +77,29 @@ class SealedFile:
             raise OSError(errno.EIO, f"{error}: the file cannot be read any more", self.path) from None
 
     def write_header(self) -> Sectors:
-        """Give the file a header, if it has none yet. Raises: OSError. Durability: it is durable."""
+        """Give the file a header, if it has none yet. Durability: it is durable.
+
+        Raises: OSError: there is none, and there will be none until the file is opened again. A sync
+        that failed must not be tried again: the second one may succeed without the bytes.
+        """
+        if self._header_failure is not None:
+            failed = self._header_failure
+            raise OSError(failed.errno, failed.strerror, self.path) from failed
         if self._sectors is None:
-            sectors = Sectors(self._key, os.urandom(SALT_BYTES))
-            self.inner.reserve(0, HEADER_AREA_BYTES)
-            for place in HEADER_PLACES:
-                self.inner.write_at(place, sectors.header())
-            self.inner.sync()
-            self._sectors = sectors
+            try:
+                self._sectors = self._make_header()
+            except OSError as error:
+                self._header_failure = error
+                raise
         return self._sectors
+
+    def _make_header(self) -> Sectors:
+        sectors = Sectors(self._key, os.urandom(SALT_BYTES))
+        self.inner.reserve(0, HEADER_AREA_BYTES)
+        for place in HEADER_PLACES:
+            self.inner.write_at(place, sectors.header())
+        self.inner.sync()
+        return sectors
 
     # --- required ---------------------------------------------------------------------------
 
