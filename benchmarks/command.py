@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measure walrus beside other libraries and the machine's own limits, in one run.",
-        epilog="The default takes some ten minutes and 2 GB of disk, --full half an hour and 6 GB. "
+        epilog="The default takes some five minutes and 2 GB of disk, --full some ten and 6 GB. "
         "Figures do not change the exit status.",
     )
     made.add_argument("works", nargs="*", metavar="WORK", help="names of works (default: all; see --list)")

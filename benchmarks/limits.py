@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import repeat
 from pathlib import Path
@@ -19,6 +19,8 @@ FILE_WRITE = "file.write"
 PWRITE = "os.pwrite"
 PWRITE_SYNC = "pwrite + fdatasync"
 PREADV = "os.preadv, one buffer"
+PREAD = "os.pread"
+PREAD_SLICES = "os.pread and slices"
 
 
 @contextmanager
@@ -69,6 +71,23 @@ def pwrite(whole: int, entry_bytes: int, step: int = 1, *, as_bandwidth: bool = 
     return limit(PWRITE, run)
 
 
+def pwrite_batches(whole: int, entry_bytes: int, step: int) -> Contender:
+    """Write the bytes of ``step`` entries, joined before, with one system call."""
+
+    def run(place: Place) -> Sample:
+        count = place.count(whole, step)
+        batch_bytes = step * entry_bytes
+        batch = make_payload(batch_bytes)
+        with place.fresh() as directory, _descriptor(directory / "file") as descriptor:
+            call = os.pwrite
+            started = perf_counter()
+            for at in range(0, count * entry_bytes, batch_bytes):
+                call(descriptor, batch, at)
+            return rate(count, perf_counter() - started)
+
+    return limit(PWRITE, run)
+
+
 def pwrite_sync(whole: int, entry_bytes: int) -> Contender:
     """Write each entry with one system call and make it durable with another.
 
@@ -93,8 +112,8 @@ def pwrite_sync(whole: int, entry_bytes: int) -> Contender:
     return limit(PWRITE_SYNC, run)
 
 
-def preadv(whole: int, entry_bytes: int, step: int) -> Contender:
-    """Read the same bytes from a file that is in the page cache, into one buffer of 1 MiB."""
+def _filler(whole: int, entry_bytes: int, step: int) -> Callable[[Place], None]:
+    """Return what puts a file of so many entries into the page cache, before the first round."""
 
     def prepare(place: Place) -> None:
         payload = make_payload(entry_bytes)
@@ -103,6 +122,12 @@ def preadv(whole: int, entry_bytes: int, step: int) -> Contender:
                 file.write(payload)
             file.flush()
             os.fsync(file.fileno())
+
+    return prepare
+
+
+def preadv(whole: int, entry_bytes: int, step: int) -> Contender:
+    """Read the same bytes from a file that is in the page cache, into one buffer of 1 MiB."""
 
     def run(place: Place) -> Sample:
         count = place.count(whole, step)
@@ -114,4 +139,36 @@ def preadv(whole: int, entry_bytes: int, step: int) -> Contender:
                 call(descriptor, buffers, at)
             return bandwidth(count, entry_bytes, perf_counter() - started)
 
-    return Contender(name=PREADV, group=LIMIT, run=run, prepare=prepare)
+    return Contender(name=PREADV, group=LIMIT, run=run, prepare=_filler(whole, entry_bytes, step))
+
+
+def pread(whole: int, entry_bytes: int, step: int) -> Contender:
+    """Read each entry of the same bytes with one system call, into a list of ``step``."""
+
+    def run(place: Place) -> Sample:
+        count = place.count(whole, step)
+        with _descriptor(place.path / "file") as descriptor:
+            call, stop, batch_bytes = os.pread, count * entry_bytes, step * entry_bytes
+            started = perf_counter()
+            for start in range(0, stop, batch_bytes):
+                ends = min(start + batch_bytes, stop)
+                [call(descriptor, entry_bytes, at) for at in range(start, ends, entry_bytes)]
+            return bandwidth(count, entry_bytes, perf_counter() - started)
+
+    return Contender(name=PREAD, group=LIMIT, run=run, prepare=_filler(whole, entry_bytes, step))
+
+
+def pread_slices(whole: int, entry_bytes: int, step: int) -> Contender:
+    """Read the bytes of ``step`` entries with one system call, and cut them into a list."""
+
+    def run(place: Place) -> Sample:
+        count = place.count(whole)
+        with _descriptor(place.path / "file") as descriptor:
+            call, batch_bytes = os.pread, step * entry_bytes
+            started = perf_counter()
+            for start in range(0, count * entry_bytes, batch_bytes):
+                read = call(descriptor, batch_bytes, start)
+                [read[at : at + entry_bytes] for at in range(0, len(read), entry_bytes)]
+            return rate(count, perf_counter() - started)
+
+    return Contender(name=PREAD_SLICES, group=LIMIT, run=run, prepare=_filler(whole, entry_bytes, 1))

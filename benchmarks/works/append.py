@@ -46,6 +46,7 @@ def _batch_small() -> list[Contender]:
         databases.rocksdb_batch(COUNT, SMALL_BYTES, BATCH_COUNT),
         databases.sqlite_batch(COUNT, SMALL_BYTES, BATCH_COUNT),
         *queues.queue_batches(COUNT, SMALL_BYTES),
+        limits.pwrite_batches(COUNT, SMALL_BYTES, BATCH_COUNT),
     ]
 
 
@@ -91,8 +92,9 @@ WORKS = (
             Bar(ours=FD.name, against=LMDB, at_least=4.5),
             Bar(ours=FD_CRC.name, against=LMDB, at_least=7),
         ),
-        references=(LMDB_PUTMULTI,),
-        note="LMDB: a put per entry, one transaction per batch; putmulti: all entries in one call.",
+        references=(LMDB_PUTMULTI, PWRITE),
+        note="LMDB: a put per entry, one transaction per batch; putmulti: all entries in one call; "
+        f"{PWRITE}: the bytes alone, joined before, a call for each batch.",
     ),
     Work(
         name="batch-64k",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks import databases, limits, queues
 from benchmarks.databases import LMDB
-from benchmarks.limits import PREADV
+from benchmarks.limits import PREAD, PREAD_SLICES, PREADV, READ_BYTES
 from benchmarks.model import MIB_PER_SECOND, PER_SECOND, Bar, Contender, Work
 from benchmarks.ours import (
     ALL_LOGS,
@@ -17,6 +17,7 @@ from benchmarks.ours import (
     batch_read_run,
     read_next_run,
 )
+from walrus_core.reading import MAX_ENTRIES_DEFAULT
 
 COUNT = 200_000
 SMALL_BYTES = 256
@@ -51,6 +52,7 @@ def _batch_read() -> list[Contender]:
     return [
         *(log.contender(batch_read_run(log, COUNT, SMALL_BYTES)) for log in ALL_LOGS),
         *_iterations(),
+        limits.pread_slices(COUNT, SMALL_BYTES, MAX_ENTRIES_DEFAULT),
     ]
 
 
@@ -58,6 +60,7 @@ def _batch_read_large() -> list[Contender]:
     size = (LARGE_COUNT, LARGE_BYTES, LARGE_BATCH_COUNT)
     return [
         *(log.contender(batch_read_run(log, *size, as_bandwidth=True)) for log in COMPILED_LOGS),
+        limits.pread(LARGE_COUNT, LARGE_BYTES, READ_BYTES // LARGE_BYTES),
         limits.preadv(*size),
     ]
 
@@ -83,6 +86,8 @@ WORKS = (
             Bar(ours=log.name, against=LMDB, at_least=at_least)
             for log, at_least in ((MMAP, 1.7), (MMAP_CRC, 2.8), (FD, 1.7), (FD_CRC, 2.8))
         ),
+        references=(PREAD_SLICES,),
+        note=f"{PREAD_SLICES}: as many at once, cut out by Python; no frames, no checksums, no position.",
     ),
     Work(
         name="read-batch-64k",
@@ -93,5 +98,7 @@ WORKS = (
             Bar(ours=FD_CRC.name, against=PREADV, at_least=0.5),
             Bar(ours=MMAP_CRC.name, against=PREADV, at_least=0.6),
         ),
+        references=(PREAD,),
+        note=f"{PREAD}: each entry into an object of its own, as all but {PREADV} do.",
     ),
 )
