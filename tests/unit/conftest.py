@@ -7,6 +7,7 @@ import importlib.util
 import struct
 import tempfile
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -108,6 +109,14 @@ def twin(request: pytest.FixtureRequest) -> ModuleType:
 def twins() -> tuple[ModuleType, ModuleType]:
     """The pure and the compiled twin, for comparisons of the two."""
     return load_twin("_hot_py"), load_twin("_hot_c")
+
+
+def make_tail(twin: ModuleType, **facts: Any) -> Any:
+    """Return a tail over nothing yet, of a block of BLOCK_SIZE, with ``facts`` instead of the usual ones."""
+    usual = {"write": None, "window": None, "descriptor": -1, "base": 0, "clock": None, "key": KEY}
+    usual |= {"algorithm": FNV, "first_offset": 0, "end": BLOCK_SIZE, "state": (64, 0, 0, 0, 0)}
+    found = usual | facts
+    return twin.Tail(**({"reserved": found["end"]} | found))
 
 
 class Block:

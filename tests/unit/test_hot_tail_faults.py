@@ -12,6 +12,8 @@ import weakref
 
 import pytest
 
+from tests.unit.conftest import make_tail
+
 FNV = 1
 KEY = 0xFEDCBA9876543210
 BLOCK_SIZE = 1 << 20
@@ -32,19 +34,7 @@ def test_a_failing_call_leaves_the_tail_torn(twin, block_class):
         assert block.tail.append(b"inside") == -1
         raise Refused
 
-    tail = twin.Tail(
-        write=fail,
-        window=None,
-        descriptor=-1,
-        base=0,
-        clock=None,
-        key=KEY,
-        algorithm=FNV,
-        first_offset=1000,
-        end=BLOCK_SIZE,
-        reserved=BLOCK_SIZE,
-        state=before,
-    )
+    tail = make_tail(twin, write=fail, first_offset=1000, state=before)
     block.close()
     block.tail = tail
     with pytest.raises(Refused):
@@ -62,19 +52,7 @@ def test_a_failing_descriptor_leaves_the_tail_torn(twin, length):
     with tempfile.NamedTemporaryFile() as file:
         descriptor = os.open(file.name, os.O_RDONLY)
         try:
-            tail = twin.Tail(
-                write=None,
-                window=None,
-                descriptor=descriptor,
-                base=0,
-                clock=None,
-                key=KEY,
-                algorithm=FNV,
-                first_offset=0,
-                end=BLOCK_SIZE,
-                reserved=BLOCK_SIZE,
-                state=(64, 0, 0, 0, 0),
-            )
+            tail = make_tail(twin, descriptor=descriptor)
             with pytest.raises(OSError, match="descriptor") as caught:
                 tail.append(bytes(length))
             assert caught.value.errno == errno.EBADF
@@ -154,18 +132,8 @@ def test_a_tail_in_a_cycle_is_collected(twin):
 
     owner = Owner()
     owner.memory = bytearray(4096)
-    owner.tail = twin.Tail(
-        write=owner.write,
-        window=memoryview(owner.memory),
-        descriptor=-1,
-        base=0,
-        clock=None,
-        key=1,
-        algorithm=FNV,
-        first_offset=0,
-        end=4096,
-        reserved=4096,
-        state=(0, 0, 0, 0, 0),
+    owner.tail = make_tail(
+        twin, write=owner.write, window=memoryview(owner.memory), end=4096, state=(0, 0, 0, 0, 0)
     )
     seen = weakref.ref(owner)
     del owner
@@ -178,19 +146,7 @@ def test_the_compiled_tail_checks_its_window(twin, window):
     if not twin.COMPILED:
         pytest.skip("the pure twin does not use the window")
     with pytest.raises((BufferError, ValueError, TypeError)):
-        twin.Tail(
-            write=None,
-            window=window,
-            descriptor=-1,
-            base=0,
-            clock=None,
-            key=1,
-            algorithm=FNV,
-            first_offset=0,
-            end=4096,
-            reserved=4096,
-            state=(0, 0, 0, 0, 0),
-        )
+        make_tail(twin, window=window, end=4096, state=(0, 0, 0, 0, 0))
 
 
 @pytest.mark.parametrize("at", [4096, 4064, 8192, 2**40, 2**63, 2**64 - 2**20])

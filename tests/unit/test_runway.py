@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.unit.conftest import FNV, KEY, oracle_frame
+from tests.unit.conftest import FNV, KEY, make_tail, oracle_frame
 from walrus_core import hot
 from walrus_core.runway import BUSY_MIN_BYTES, PACE_BYTES, Runway
 
@@ -17,20 +17,8 @@ EMPTY = (AT, 0, 0, 2**64 - 1, 0)
 LARGE = hot.CALL_BYTES_MIN
 
 
-def tail_of(twin, *, window=None, descriptor=-1, reserved=SIZE, state=EMPTY, write=None):
-    return twin.Tail(
-        write=write,
-        window=window,
-        descriptor=descriptor,
-        base=0,
-        clock=None,
-        key=KEY,
-        algorithm=FNV,
-        first_offset=0,
-        end=SIZE,
-        reserved=reserved,
-        state=state,
-    )
+def tail_of(twin, **facts):
+    return make_tail(twin, **({"end": SIZE, "state": EMPTY} | facts))
 
 
 def test_frames_end_where_pages_are_ready_unless_they_are_large(twin):
