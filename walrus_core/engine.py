@@ -389,7 +389,7 @@ class Engine:
             self.gate.leave(CLOSED)
             self._flusher.stop(wait=False)
             if self._lock is not None:
-                self._lock.release()
+                self._lock.drop()
 
     def after_fork(self) -> None:
         """In a forked child: every call raises ForkedError, and the parent's lock stays the parent's."""

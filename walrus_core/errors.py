@@ -145,7 +145,7 @@ class TooManyFilesError(StorageError):
 
 
 class LockedError(StorageError):
-    """Another writer has the directory open. ``pid`` is None where it could not be read."""
+    """Another has the directory open. ``pid`` is None where it has not told its number: a reader never does."""
 
     sentence = "{path} is already open in {holder}"
 

@@ -46,10 +46,27 @@ def _lock_windows(descriptor: int) -> None:
 
 
 def _read_pid(descriptor: int) -> Optional[int]:
+    """Return the process that says that it holds the lock; None where none does, or it is gone."""
     with contextlib.suppress(OSError, ValueError):
         os.lseek(descriptor, 0, os.SEEK_SET)
-        return int(os.read(descriptor, _PID_MAX_BYTES))
+        pid = int(os.read(descriptor, _PID_MAX_BYTES))
+        return pid if _is_alive(pid) else None
     return None
+
+
+def _is_alive(pid: int) -> bool:
+    """Say whether a process has this number; where the system cannot be asked, that one does."""
+    if os.name == "nt":
+        # There ``kill`` ends a process, whatever the signal.
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        # Somebody else's.
+        return True
+    return pid > 0
 
 
 def _check_regular(status: os.stat_result, path: str) -> None:
@@ -77,9 +94,11 @@ class DirectoryLock:
     ``identity`` names a directory that is no real one (MemoryBackend); then no file is made.
     """
 
-    # Defaults of the class: a lock whose construction was interrupted can still be released.
+    # Defaults of the class: a lock whose construction was interrupted can still be dropped.
     _descriptor = -1
     _key: Optional[Hashable] = None
+    _is_writer = False
+    """The lock of the file is ours alone, so what stands in it is ours to write."""
 
     def __init__(
         self,
@@ -106,7 +125,7 @@ class DirectoryLock:
                 raise storage_error(error, path, "open") from error
             others = _find_others(status)
             identity = (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
-        # The key first: whatever interrupts from here on, ``release`` finds what is ours.
+        # The key first: whatever interrupts from here on, ``drop`` finds what is ours.
         self._key = identity
         with _registry_lock:
             holder = _registry.setdefault(identity, self._token)
@@ -117,7 +136,7 @@ class DirectoryLock:
         try:
             self._take_file()
         except BaseException:
-            self.release()
+            self.drop()
             raise
         if others and warn is not None:
             warn("the directory %s can be written to by %s, who could replace files of the log", path, others)
@@ -139,7 +158,9 @@ class DirectoryLock:
             raise LockedError(path=self._path, pid=pid, holder=holder) from error
         if self._read_only:
             return
+        self._is_writer = True
         try:
+            # Who looks in between finds none, which is better than that of a process which had it before.
             os.ftruncate(self._descriptor, 0)
             os.write(self._descriptor, str(os.getpid()).encode())
         except OSError as error:
@@ -180,7 +201,15 @@ class DirectoryLock:
                 os.fchmod(self._descriptor, 0o600)
 
     def release(self) -> None:
-        """Give the lock up; idempotent."""
+        """Give the lock up, and take our number out of the file, which is another's from now on; idempotent."""
+        if self._is_writer and self._descriptor >= 0:
+            # The number only helps people, as where it is written.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, 0)
+        self.drop()
+
+    def drop(self) -> None:
+        """Give the lock up without a change of the file; idempotent."""
         key = self._key
         if key is not None:
             with _registry_lock:
@@ -202,7 +231,7 @@ class DirectoryLock:
 
     def __del__(self) -> None:
         # A log that was dropped unclosed: the descriptor is all there is to give back, no I/O.
-        self.release()
+        self.drop()
 
 
 def forget_all_in_child() -> None:

@@ -1,8 +1,11 @@
-"""The lock of one who only reads: it keeps writers out, and writes nothing."""
+"""The lock: of one who only reads, who writes nothing; and whose process number a second one is told."""
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -58,3 +61,82 @@ def test_the_lock_outlives_another_descriptor_of_its_file(tmp_path, run_child):
     assert run_child(code, tmp_path).stdout == f"{os.getpid()}\n"
     lock.release()
     assert run_child(code, tmp_path).stdout == ""
+
+
+def told_pid(lock_folder):
+    """Return the process number that one is told where the holder has not told its own."""
+    fcntl = pytest.importorskip("fcntl", reason="flock is of POSIX systems")
+    reader = os.open(lock_folder / "LOCK", os.O_RDONLY)
+    fcntl.flock(reader, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(LockedError) as caught:
+            DirectoryLock(str(lock_folder))
+    finally:
+        os.close(reader)
+    assert (f"(pid {caught.value.pid})" in str(caught.value)) == (caught.value.pid is not None)
+    return caught.value.pid
+
+
+def test_who_gave_the_lock_up_is_not_told_as_its_holder(tmp_path):
+    """The next holder has the lock a moment before it has told its number."""
+    DirectoryLock(str(tmp_path)).release()
+    assert told_pid(tmp_path) is None
+
+
+def test_a_lock_that_was_only_dropped_leaves_its_file_as_it_is(tmp_path):
+    lock = DirectoryLock(str(tmp_path))
+    lock.drop()
+    assert told_pid(tmp_path) == os.getpid()
+    lock.release()
+    assert (tmp_path / "LOCK").read_text() == str(os.getpid())
+
+
+def test_who_is_refused_leaves_the_number_of_the_holder(tmp_path, run_child):
+    holder = DirectoryLock(str(tmp_path))
+    code = """
+        import gc
+        from walrus_core.errors import LockedError
+        from walrus_core.lock import DirectoryLock
+        for turn in range(3):
+            try:
+                DirectoryLock(arguments[0])
+            except LockedError as error:
+                print(error.pid)
+            gc.collect()
+    """
+    assert run_child(code, tmp_path).stdout == f"{os.getpid()}\n" * 3
+    holder.release()
+
+
+def test_a_process_that_was_killed_is_not_told_as_the_holder(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    (tmp_path / "LOCK").write_text(str(child.pid))
+    assert told_pid(tmp_path) is None
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "junk", "9" * 30])
+def test_what_is_no_process_number_is_not_told(tmp_path, text):
+    (tmp_path / "LOCK").write_text(text)
+    assert told_pid(tmp_path) is None
+
+
+def test_a_process_of_somebody_else_is_told(tmp_path, monkeypatch):
+    def refuse(_pid, _signal):
+        raise PermissionError
+
+    monkeypatch.setattr("walrus_core.lock.os.kill", refuse)
+    (tmp_path / "LOCK").write_text("4711")
+    assert told_pid(tmp_path) == 4711
+
+
+def test_a_number_that_cannot_be_taken_out_does_not_stop_a_release(tmp_path, monkeypatch):
+    lock = DirectoryLock(str(tmp_path))
+    with monkeypatch.context() as patch:
+
+        def fail(_descriptor, _size):
+            raise OSError(errno.EIO, "no")
+
+        patch.setattr("walrus_core.lock.os.ftruncate", fail)
+        lock.release()
+    DirectoryLock(str(tmp_path)).release()
