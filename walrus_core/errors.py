@@ -145,7 +145,7 @@ class TooManyFilesError(StorageError):
 
 
 class LockedError(StorageError):
-    """Another has the directory open. ``pid`` is None where it has not told its number: a reader never does."""
+    """Another has the directory open. ``pid`` is None where its number is not told: a reader never does."""
 
     sentence = "{path} is already open in {holder}"
 

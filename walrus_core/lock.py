@@ -201,7 +201,7 @@ class DirectoryLock:
                 os.fchmod(self._descriptor, 0o600)
 
     def release(self) -> None:
-        """Give the lock up, and take our number out of the file, which is another's from now on; idempotent."""
+        """Give the lock up, and take our number out of the file, which is for others now; idempotent."""
         if self._is_writer and self._descriptor >= 0:
             # The number only helps people, as where it is written.
             with contextlib.suppress(OSError):

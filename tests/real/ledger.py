@@ -14,6 +14,45 @@ from .steps import payload
 NEVER = 1 << 62
 
 
+class Delays:
+    """What keeps a schedule from being exact: how long syncs take, how late threads wake."""
+
+    def __init__(self) -> None:
+        self._woken_ns: list[int] = []
+        self._pause_s = 0.0
+        self._syncs_ns: list[tuple[int, int]] = []
+        self._began_ns = 0
+        """When the sync that is under way began; 0 for none."""
+
+    def woke(self, time_ns: int, pause_s: str) -> None:
+        """A thread woke that sleeps for ``pause_s``, again and again."""
+        self._woken_ns.append(time_ns)
+        self._pause_s = float(pause_s)
+
+    def sync_began(self, time_ns: int) -> None:
+        """A sync is under way, maybe as a part of one that is."""
+        self._began_ns = self._began_ns or time_ns
+
+    def sync_ended(self, time_ns: int) -> None:
+        """The sync that was under way has ended."""
+        if self._began_ns:
+            self._syncs_ns.append((self._began_ns, time_ns))
+        self._began_ns = 0
+
+    def between(self, first_ns: int, end_ns: int) -> tuple[float, float]:
+        """Return how long the longest sync in this time took, and how late the latest wake came, in seconds.
+
+        What was under way at the end counts up to there.
+        """
+        syncs = [*self._syncs_ns, *([(self._began_ns, end_ns)] if self._began_ns else [])]
+        sync_ns = max((end - began for began, end in syncs if end >= first_ns), default=0)
+        wakes = [*self._woken_ns, end_ns]
+        pause_ns = max(
+            (wakes[at] - wakes[at - 1] for at in range(1, len(wakes)) if wakes[at] >= first_ns), default=0
+        )
+        return sync_ns / 1e9, max(0.0, pause_ns / 1e9 - self._pause_s)
+
+
 class Ledger:
     """The model of every topic, and when each acknowledged entry was acknowledged."""
 
@@ -30,10 +69,10 @@ class Ledger:
         """How the process says that it ended, empty while it has not."""
         self.insisted = False
         """It tried to go on after a failed sync, and everything was refused."""
-        self.longest_sync_s = 0.0
+        self.delays = Delays()
         self.cut_ns: Optional[int] = None
-        """When the power began to be cut. What returns later is not asked for: ext4 and XFS answer syncs with
-        success while they are being shut down (docs/decisions/0014)."""
+        """When the power began to be cut, or the disk to refuse all writes. What returns later is not asked
+        for: ext4 and XFS may answer syncs with success while their journal stops (docs/decisions/0014)."""
         self.late_count = 0
         """Acknowledged appends that returned after that."""
         self._persist_every = persist_every
@@ -42,15 +81,18 @@ class Ledger:
     def take(self, line: str) -> None:
         """Take over what one line says."""
         _size, time_ns, word, *rest = line.split(maxsplit=3)
-        if word in ("opening", "ended", "insisted", "sync_took"):
+        is_late = self.cut_ns is not None and int(time_ns) > self.cut_ns
+        if word in ("opening", "ended", "insisted"):
             self.ended = rest[0].strip() if word == "ended" else self.ended
             self.insisted = self.insisted or word == "insisted"
-            if word == "sync_took":
-                self.longest_sync_s = max(self.longest_sync_s, float(rest[0].split()[1]))
             return
-        fields = rest[0].split()
+        fields = rest[0].split() if rest else []
+        if word in ("woke", "sync_began", "sync_ended"):
+            if not is_late:
+                getattr(self.delays, word)(int(time_ns), *fields)
+            return
         model = self.models[fields[0]]
-        if self.cut_ns is not None and int(time_ns) > self.cut_ns:
+        if is_late:
             self._take_late(word, int(time_ns), model, fields)
         else:
             getattr(self, f"_{word}")(int(time_ns), model, *fields[1:])

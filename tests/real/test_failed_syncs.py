@@ -9,6 +9,7 @@ what it finds must also be there after the next mount, which finds only what the
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from random import Random
 
@@ -56,6 +57,9 @@ class Failure:
                 if self.ledger.acknowledged_count >= wanted and not has_failed:
                     ranges = self.disk.data_ranges(Path(self.config["directory"]))
                     numbers = " ".join(map(str, ranges)) if self.mode == "eio-data" else ""
+                    if self.mode == "eio-write":
+                        # The journal of the file system stops as well.
+                        self.ledger.cut_ns = time.monotonic_ns()
                     self.disk.set_mode(f"{self.mode} {numbers}")
                     has_failed = True
         finally:

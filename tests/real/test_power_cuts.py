@@ -29,8 +29,11 @@ CUTS_PER_LOG = 4
 ACKNOWLEDGED_MAX = 250
 """Acknowledged appends before a cut, at most."""
 INTERVAL_S = 0.2
-SCHEDULING_S = 0.1
-"""How late a thread may come to run on a busy machine."""
+WAKES = 2
+"""How often the thread of the log must be woken for a sync: something is dirty, the interval has passed. Each
+may come as late as the worst wake of a thread that only sleeps, in the same process at the same time."""
+STEP_S = 0.02
+"""For the rest: the switches between threads of Python (5 ms each), the lines."""
 
 
 class Life:
@@ -44,6 +47,8 @@ class Life:
         self.cut_count = 0
         self.loss_s = 0.0
         """The age, at a cut, of the oldest acknowledged entry that was lost."""
+        self.allowed_s = 0.0
+        """How old it may have been, where that was measured."""
 
     def run(self, only_opens: bool = False, seconds: float = 0.0) -> int:
         """Let a worker work, cut the power under it; with ``seconds``, so long after the first append.
@@ -125,10 +130,11 @@ def measure_loss(disk: Volume, folder: str, name: str, seed: str) -> Life:
     life = Life(disk, folder, full_config(name, Random(seed), **more), Random(seed))
     cut_ns = life.run(seconds=Random(seed).uniform(0.3, 0.9))
     life.judge(cut_ns)
-    allowed_s = INTERVAL_S + life.ledger.longest_sync_s + SCHEDULING_S
-    assert life.loss_s <= allowed_s, (
-        f"seed {seed!r}: lost what was acknowledged {life.loss_s:.3f} s before the cut, "
-        f"the longest sync took {life.ledger.longest_sync_s:.3f} s"
+    sync_s, late_s = life.ledger.delays.between(cut_ns - int(life.loss_s * 1e9), cut_ns)
+    life.allowed_s = INTERVAL_S + sync_s + WAKES * late_s + STEP_S
+    assert life.loss_s <= life.allowed_s, (
+        f"seed {seed!r}: lost what was acknowledged {life.loss_s:.3f} s before the cut; "
+        f"the longest sync took {sync_s:.3f} s, threads woke up to {late_s:.3f} s late"
     )
     return life
 
@@ -149,10 +155,10 @@ def test_what_is_durable_survives_the_cut(kind: str, name: str, tmp_path: Path) 
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
 @pytest.mark.parametrize("name", ["fd 200 ms", "mmap 200 ms"])
 def test_a_cut_takes_what_the_interval_allows(kind: str, name: str, tmp_path: Path) -> None:
-    """The oldest acknowledged entry that is lost is younger than the interval and one sync."""
+    """The oldest acknowledged entry that is lost is younger than the interval, one sync and late wakes."""
     losses = []
     with volume(kind, tmp_path) as disk:
         for number in range(max(1, CUTS // 2)):
             life = measure_loss(disk, f"log-{number}", name, f"{SEED} window {kind} {name} {number}")
-            losses.append((round(life.loss_s, 3), round(life.ledger.longest_sync_s, 3)))
-    print(f"oldest lost, seconds before the cut, and longest sync: {losses}")
+            losses.append((round(life.loss_s, 3), round(life.allowed_s, 3)))
+    print(f"oldest lost, seconds before the cut, and how old it may be: {losses}")

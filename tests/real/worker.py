@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from random import Random
@@ -19,21 +20,43 @@ from typing import Any
 
 from walrus_core import Walrus
 from walrus_core.errors import WalrusError
-from walrus_core.hookspecs import hookimpl
+from walrus_core.files import FileCache
 
 from .steps import Reporter, Say, Steps, open_log
 
+PAUSE_S = 0.01
+
 
 class Watcher:
-    """Tells how long syncs take."""
+    """Tells when syncs begin and how long they take, and whenever a thread that only sleeps has woken."""
 
     def __init__(self, say: Say) -> None:
         self._say = say
+        # No observer is told of a beginning.
+        with_begin: Any = FileCache
+        with_begin.sync = self._telling(FileCache.sync)
+        with_begin.sync_one = self._telling(FileCache.sync_one)
+        threading.Thread(target=self._wake, daemon=True).start()
 
-    @hookimpl
-    def walrus_synced(self, file_count: int, duration_s: float) -> None:
-        """A sync of ``file_count`` files completed."""
-        self._say("sync_took", file_count, duration_s)
+    def _telling(self, sync: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what tells of syncs as well, other than those of the thread that appends."""
+        appends = threading.get_ident()
+
+        def told(*arguments: Any) -> Any:
+            if threading.get_ident() == appends:
+                return sync(*arguments)
+            self._say("sync_began")
+            result = sync(*arguments)
+            self._say("sync_ended")
+            return result
+
+        return told
+
+    def _wake(self) -> None:
+        """What comes late here comes late in the thread of the log as well."""
+        while True:
+            self._say("woke", PAUSE_S)
+            time.sleep(PAUSE_S)
 
 
 def end(say: Say, error: WalrusError) -> None:
@@ -81,11 +104,12 @@ def work(steps: Steps, insists: bool) -> None:
 def run(config: dict[str, Any]) -> None:
     """Open the log and work on it with as many threads as the configuration says."""
     say = Reporter(1, config.get("journal"))
-    watchers = [Watcher(say)] if config.get("watch") else []
+    if config.get("watch"):
+        Watcher(say)
     say("opening")
     wal: Walrus
     try:
-        wal = open_log(config["directory"], config, observers=watchers)
+        wal = open_log(config["directory"], config)
     except WalrusError as error:
         end(say, error)
         return
