@@ -280,6 +280,8 @@ def test_blocks_are_not_given_back_under_a_cursor_that_comes_meanwhile(memory_st
         wal.read_next("t")
     backend.during("sync", meanwhile, suffix="cursors.db", times=1)
     wal.sync()
+    # The background thread may be the one that gives back, now or in a moment.
+    wait_until(lambda: threads[0].ident)
     threads[0].join()
     wal.sync()
     with after_power_cut(memory_store, backend) as after:
