@@ -227,7 +227,8 @@ class CursorFile:
         if 2 * count > fmt.CURSORS_PAGES_MAX:
             reason = f"it has {count} pages, the most that there may be are {fmt.CURSORS_PAGES_MAX}"
             raise DiskFullError(path=self._file.path, operation="grow", errno=errno.EFBIG, reason=reason)
-        self._wipe_behind(count, 2 * count)
+        # Up to twice the new size, which the next open believes: see ``_believed_count``.
+        self._wipe_behind(count, 4 * count)
         self._file.reserve(count * fmt.PAGE_SIZE, count * fmt.PAGE_SIZE)
         self._files.sync([self._file])
         self._write_next(self.pages[LOG_PAGE], {"floor": 2 * count})
@@ -235,7 +236,7 @@ class CursorFile:
         self._free[:0] = range(2 * count - 1, count - 1, -1)
 
     def _wipe_behind(self, first: int, end: int) -> None:
-        """Zero what others have put behind the file's end, as far as that is about to be ours."""
+        """Zero what others have put behind the file's end, as far as that is about to be taken for ours."""
         at, end_at = first * fmt.PAGE_SIZE, min(end * fmt.PAGE_SIZE, self._file.size_bytes())
         while at < end_at:
             length = min(LOAD_BYTES, end_at - at)
