@@ -1,0 +1,66 @@
+"""Pages whose checksums fit and whose contents cannot be: they are taken for damage."""
+
+from __future__ import annotations
+
+import pytest
+
+from walrus_core import format as fmt
+from walrus_core import pages
+from walrus_core.pages import BlockHeader, PageIdentity, SegmentHeader
+
+KEY = 0x0123456789ABCDEF
+SEGMENT = SegmentHeader(b"L" * 16, 7, 65536, 4, fmt.CHECKSUM_FNV1A64, 99, 1)
+BLOCK = BlockHeader(7, 1, 1, 5, 2, 10, 4, b"topic")
+IDENTITY = PageIdentity(fmt.PAGE_CURSOR, 3, 1, b"topic", b"cursor")
+
+
+def test_what_can_be_is_read_back():
+    header = pages.decode_segment_header(pages.encode_segment_header(SEGMENT), "f")[0]
+    assert header == SEGMENT
+    assert pages.decode_block_header(pages.encode_block_header(BLOCK, KEY), KEY) == (BLOCK, True)
+    assert pages.decode_identity(page_with(IDENTITY), KEY) == IDENTITY
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"sequence": fmt.NUMBER_MAX + 1}, {"block_size_bytes": 12345}, {"slot_count": 0}, {"algorithm": 77}],
+)
+def test_a_segment_header_that_cannot_be(change):
+    area = pages.encode_segment_header(SEGMENT._replace(**change))
+    assert pages.decode_segment_header(area, "f")[0] is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"previous_sequence": 5},
+        {"previous_sequence": 6},
+        {"sequence": fmt.NUMBER_MAX + 1},
+        {"first_offset": fmt.OFFSET_MAX + 1},
+        {"topic": b""},
+        {"topic": b"\xff\xfe"},
+        {"topic": b"with\0zero"},
+    ],
+)
+def test_a_block_header_that_cannot_be(change):
+    page = pages.encode_block_header(BLOCK._replace(**change), KEY)
+    assert pages.decode_block_header(page, KEY) == (None, False)
+
+
+def page_with(identity):
+    return bytes(fmt.IDENTITY_AT) + pages.encode_identity(identity, KEY)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": fmt.PAGE_TOPIC},
+        {"kind": 77},
+        {"cursor": b""},
+        {"topic": b""},
+        {"topic": b"\xff"},
+        {"cursor": b"with\0zero"},
+    ],
+)
+def test_an_identity_that_cannot_be(change):
+    assert pages.decode_identity(page_with(IDENTITY._replace(**change)), KEY) is None
