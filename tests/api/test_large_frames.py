@@ -1,4 +1,4 @@
-"""Entries too large to be looked at in one piece, on what a killed process left."""
+"""Entries and batches too large for one piece, also on what a killed process left."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 import pytest
 from helpers import NEVER, contents
 
+from walrus_core import batch as batch_module
 from walrus_core import scan
 
 PIECE_BYTES = 4096
@@ -45,3 +46,12 @@ def test_a_flipped_bit_in_any_of_their_pieces_is_noticed(store, small_pieces, ch
     wal = killed.open()
     assert contents(wal, "t") == payloads[:4]
     assert [(cut.topic, cut.offset) for cut in wal.recovery_report.cuts] == [("t", 4)]
+
+
+def test_a_batch_that_is_written_in_many_pieces(store, monkeypatch):
+    monkeypatch.setattr(batch_module, "CHUNK_BYTES", 2000)
+    payloads = [random.Random(number).randbytes(number * 97) for number in range(60)]
+    wal = store.open(fsync_schedule=NEVER)
+    assert wal.batch_append_for_topic("t", payloads) == range(60)
+    assert contents(wal, "t") == payloads
+    assert contents(store.killed().open(), "t") == payloads

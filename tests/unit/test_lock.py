@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from walrus_core.errors import LockedError
+from walrus_core.errors import LockedError, StorageError
 from walrus_core.lock import DirectoryLock
 
 
@@ -51,7 +51,7 @@ def test_the_lock_outlives_another_descriptor_of_its_file(tmp_path, run_child):
     lock = DirectoryLock(str(tmp_path))
     assert (tmp_path / "LOCK").read_bytes() == str(os.getpid()).encode()
     code = """
-        from walrus_core.errors import LockedError
+        from walrus_core.errors import LockedError, StorageError
         from walrus_core.lock import DirectoryLock
         try:
             DirectoryLock(arguments[0])
@@ -95,7 +95,7 @@ def test_who_is_refused_leaves_the_number_of_the_holder(tmp_path, run_child):
     holder = DirectoryLock(str(tmp_path))
     code = """
         import gc
-        from walrus_core.errors import LockedError
+        from walrus_core.errors import LockedError, StorageError
         from walrus_core.lock import DirectoryLock
         for turn in range(3):
             try:
@@ -140,3 +140,43 @@ def test_a_number_that_cannot_be_taken_out_does_not_stop_a_release(tmp_path, mon
         patch.setattr("walrus_core.lock.os.ftruncate", fail)
         lock.release()
     DirectoryLock(str(tmp_path)).release()
+
+
+@pytest.mark.parametrize(("number", "holds"), [(errno.ENOSPC, True), (errno.EIO, False)])
+def test_a_number_that_cannot_be_written(tmp_path, monkeypatch, number, holds):
+    """On a full disk the lock holds all the same."""
+
+    def fail(_descriptor, _data):
+        raise OSError(number, "no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("walrus_core.lock.os.write", fail)
+        if holds:
+            lock = DirectoryLock(str(tmp_path))
+            assert told_pid_of_us(tmp_path) == os.getpid()
+            lock.release()
+        else:
+            with pytest.raises(StorageError) as caught:
+                DirectoryLock(str(tmp_path))
+            assert caught.value.errno == number
+    DirectoryLock(str(tmp_path)).release()
+
+
+def told_pid_of_us(folder):
+    with pytest.raises(LockedError) as caught:
+        DirectoryLock(str(folder))
+    return caught.value.pid
+
+
+def test_a_file_that_another_process_makes_meanwhile_is_taken_as_it_is(tmp_path, monkeypatch):
+    real = os.lstat
+
+    def come_first(path):
+        monkeypatch.setattr("walrus_core.lock.os.lstat", real)
+        (tmp_path / "LOCK").write_text("")
+        raise FileNotFoundError(errno.ENOENT, "not there yet", path)
+
+    monkeypatch.setattr("walrus_core.lock.os.lstat", come_first)
+    lock = DirectoryLock(str(tmp_path))
+    assert (tmp_path / "LOCK").read_text() == str(os.getpid())
+    lock.release()
