@@ -11,6 +11,8 @@ NUMBER_MAX = 2**63
 """Greatest sequence, offset or generation that a page may name; counting up never gets there."""
 OFFSET_MAX = NUMBER_MAX - 2**32
 """Greatest offset at which a block may begin, so that those in it stay below NUMBER_MAX."""
+STATE_GENERATION_MAX = NUMBER_MAX - 2**32
+"""Greatest generation of a state that is believed, so that every one that is written from there on is too."""
 SECTOR_SIZE = 512
 PAGE_SIZE = 4096
 

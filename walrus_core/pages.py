@@ -352,7 +352,7 @@ def decode_states(page: Buffer, key: int) -> tuple[Optional[PageState], bool, bo
             damaged += 1
             continue
         generation, offset, floor, clean, _z, _z2, _z3 = _STATE.unpack_from(page, at)
-        if max(generation, offset, floor, clean) > fmt.NUMBER_MAX:
+        if generation > fmt.STATE_GENERATION_MAX or max(offset, floor, clean) > fmt.NUMBER_MAX:
             damaged += 1
             continue
         if newest is None or generation > newest.generation:

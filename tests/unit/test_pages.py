@@ -6,7 +6,7 @@ import pytest
 
 from walrus_core import format as fmt
 from walrus_core import pages
-from walrus_core.pages import BlockHeader, PageIdentity, SegmentHeader
+from walrus_core.pages import BlockHeader, PageIdentity, PageState, SegmentHeader
 
 KEY = 0x0123456789ABCDEF
 SEGMENT = SegmentHeader(b"L" * 16, 7, 65536, 4, fmt.CHECKSUM_FNV1A64, 99, 1)
@@ -64,3 +64,19 @@ def page_with(identity):
 )
 def test_an_identity_that_cannot_be(change):
     assert pages.decode_identity(page_with(IDENTITY._replace(**change)), KEY) is None
+
+
+@pytest.mark.parametrize(
+    ("state", "is_believed"),
+    [
+        (PageState(fmt.STATE_GENERATION_MAX, fmt.NUMBER_MAX), True),
+        (PageState(fmt.STATE_GENERATION_MAX + 1, 1), False),
+        (PageState(1, fmt.NUMBER_MAX + 1), False),
+        (PageState(1, 1, floor=fmt.NUMBER_MAX + 1), False),
+        (PageState(1, 1, clean_plus_one=fmt.NUMBER_MAX + 1), False),
+    ],
+)
+def test_a_state_that_cannot_be(state, is_believed):
+    """From the last generation that is believed on, every later one must be."""
+    page = pages.encode_state(state, KEY).ljust(fmt.PAGE_SIZE, b"\0")
+    assert pages.decode_states(page, KEY) == (state if is_believed else None, not is_believed, False)
