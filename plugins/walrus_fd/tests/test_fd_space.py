@@ -95,6 +95,7 @@ def test_reserve_without_fallocate_writes_zeros_only_over_zeros(file: FdSegmentF
 
 
 @pytest.mark.usefixtures("no_fallocate")
+@pytest.mark.skipif(not hasattr(os, "pwrite"), reason="this system has no pwrite")
 def test_reserve_without_fallocate_never_writes_where_bytes_are(
     file: FdSegmentFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +114,7 @@ def test_reserve_without_fallocate_never_writes_where_bytes_are(
 
 
 @pytest.mark.usefixtures("no_fallocate")
+@pytest.mark.skipif(not hasattr(os, "pwrite"), reason="this system has no pwrite")
 def test_a_failed_reserve_without_fallocate_restores_the_size(
     file: FdSegmentFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
