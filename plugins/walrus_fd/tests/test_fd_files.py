@@ -144,7 +144,7 @@ def test_the_file_without_positional_calls_does_the_same(
 ) -> None:
     monkeypatch.setattr(backend_module, "_FILE_CLASS", SeekingSegmentFile)
     for name in ("pread", "pwrite", "pwritev"):
-        monkeypatch.delattr(os, name)
+        monkeypatch.delattr(os, name, raising=False)
     off = FdBackend(io_uring="off")
     file = off.create(str(tmp_path / "seek.wal"), size_bytes=SIZE_BYTES)
     file.write_at(10, b"ten")
@@ -158,7 +158,7 @@ def test_the_file_without_positional_calls_does_the_same(
 
 def test_gathered_writes_without_pwritev(file: FdSegmentFile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files_module, "HAS_GATHER", False)
-    monkeypatch.delattr(os, "pwritev")
+    monkeypatch.delattr(os, "pwritev", raising=False)
     file.write_many([(0, [b"a" * 50000, b"b" * 50000])])
     assert file.read_at(0, 100001) == b"a" * 50000 + b"b" * 50000 + b"\0"
 
