@@ -31,6 +31,8 @@ def _disk_usage(path, _statvfs=os.statvfs):
 
 
 shutil.disk_usage = _disk_usage  # type: ignore[assignment]
+for _name in ("_USE_CP_SENDFILE", "_USE_CP_COPY_FILE_RANGE"):  # by which its copies know sendfile
+    setattr(shutil, _name, False)
 for _name in [*CALLS.split(), *FLAGS.split()]:
     if hasattr(os, _name):
         delattr(os, _name)

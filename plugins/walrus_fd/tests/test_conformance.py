@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,5 +31,6 @@ class TestFdBackendByRing(TestFdBackend):
     options: ClassVar[dict[str, Any]] = {"io_uring": "on"}
 
 
+@pytest.mark.skipif(not hasattr(os, "O_DSYNC"), reason="this system has no flag for durable writes")
 class TestFdBackendWithDurableWrites(TestFdBackend):
     options: ClassVar[dict[str, Any]] = {"durable_writes": True}

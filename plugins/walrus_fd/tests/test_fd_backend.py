@@ -52,6 +52,7 @@ def test_capabilities_on_linux_name_all_that_the_backend_has(file: FdSegmentFile
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are of POSIX")
 @pytest.mark.parametrize("mask", [0, 0o777])
+@pytest.mark.skipif(not hasattr(os, "fchmod"), reason="this system has no fchmod")
 def test_modes_do_not_depend_on_the_umask(tmp_path: Path, umask: Callable[[int], int], mask: int) -> None:
     umask(mask)
     made = FdBackend(io_uring="off")

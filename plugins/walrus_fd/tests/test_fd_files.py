@@ -67,6 +67,7 @@ def test_a_read_beyond_the_end_is_an_error(file: FdSegmentFile, at_bytes: int, l
         file.read_many([(0, 10), (at_bytes, length_bytes)])
 
 
+@pytest.mark.skipif(not hasattr(os, "pwrite"), reason="this system has no pwrite")
 def test_short_counts_of_reads_and_writes_go_on(file: FdSegmentFile, monkeypatch: pytest.MonkeyPatch) -> None:
     real_write, real_read = os.pwrite, os.pread
     counts: list[int] = []
@@ -84,6 +85,7 @@ def test_short_counts_of_reads_and_writes_go_on(file: FdSegmentFile, monkeypatch
     assert file.read_at(0, 200) == bytes(50) + data + bytes(50)
 
 
+@pytest.mark.skipif(not hasattr(os, "pwrite"), reason="this system has no pwrite")
 def test_a_write_that_writes_nothing_is_an_error(
     file: FdSegmentFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,6 +98,7 @@ def test_a_write_that_writes_nothing_is_an_error(
         assert caught.value.errno == errno.EIO and not answers
 
 
+@pytest.mark.skipif(not hasattr(os, "pwrite"), reason="this system has no pwrite")
 def test_an_error_in_the_middle_of_a_write_is_raised(
     file: FdSegmentFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,7 +144,7 @@ def test_the_file_without_positional_calls_does_the_same(
 ) -> None:
     monkeypatch.setattr(backend_module, "_FILE_CLASS", SeekingSegmentFile)
     for name in ("pread", "pwrite", "pwritev"):
-        monkeypatch.delattr(os, name)
+        monkeypatch.delattr(os, name, raising=False)
     off = FdBackend(io_uring="off")
     file = off.create(str(tmp_path / "seek.wal"), size_bytes=SIZE_BYTES)
     file.write_at(10, b"ten")
@@ -155,7 +158,7 @@ def test_the_file_without_positional_calls_does_the_same(
 
 def test_gathered_writes_without_pwritev(file: FdSegmentFile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files_module, "HAS_GATHER", False)
-    monkeypatch.delattr(os, "pwritev")
+    monkeypatch.delattr(os, "pwritev", raising=False)
     file.write_many([(0, [b"a" * 50000, b"b" * 50000])])
     assert file.read_at(0, 100001) == b"a" * 50000 + b"b" * 50000 + b"\0"
 

@@ -95,6 +95,7 @@ def test_reserve_without_fallocate_writes_zeros_only_over_zeros(file: FdSegmentF
 
 
 @pytest.mark.usefixtures("no_fallocate")
+@pytest.mark.skipif(not hasattr(os, "pwrite"), reason="this system has no pwrite")
 def test_reserve_without_fallocate_never_writes_where_bytes_are(
     file: FdSegmentFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +114,7 @@ def test_reserve_without_fallocate_never_writes_where_bytes_are(
 
 
 @pytest.mark.usefixtures("no_fallocate")
+@pytest.mark.skipif(not hasattr(os, "pwrite"), reason="this system has no pwrite")
 def test_a_failed_reserve_without_fallocate_restores_the_size(
     file: FdSegmentFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +171,7 @@ def test_a_failed_reserve_gives_back_what_it_took_and_no_more(
 
 
 def test_a_full_disk_undoes_the_reserve_and_writes_to_reserved_space_go_on(small_place: Path) -> None:
+    pytest.importorskip("fcntl", reason="without an extent map space inside a file is not given back")
     backend = FdBackend(io_uring="off")
     file = backend.create(str(small_place / "f"), size_bytes=64 << 20)
     file.reserve(0, 1 << 20)
@@ -199,6 +202,7 @@ def test_a_full_disk_undoes_the_reserve_and_writes_to_reserved_space_go_on(small
     filler.close()
 
 
+@pytest.mark.skipif(not hasattr(os, "O_DSYNC"), reason="this system has no flag for durable writes")
 def test_a_full_disk_in_the_middle_of_batched_writes(small_place: Path) -> None:
     for mode in ("off", "auto"):
         backend = FdBackend(io_uring=mode, durable_writes=True)

@@ -110,6 +110,7 @@ def test_several_files_are_synced(backend: FdBackend, tmp_path: Path, count: int
         file.close()
 
 
+@pytest.mark.skipif(not hasattr(os, "O_DSYNC"), reason="this system has no flag for durable writes")
 def test_durable_files_take_batches(tmp_path: Path) -> None:
     backend = FdBackend(durable_writes=True)
     file = backend.create(str(tmp_path / "durable"), size_bytes=SIZE_BYTES)

@@ -37,6 +37,8 @@ def make_portable(delete, put):
 @pytest.fixture(params=["native", "portable"])
 def system_kind(request, monkeypatch):
     """Which calls the operating system has in this test."""
+    if request.param == "native" and "WALRUS_PORTABLE" in os.environ:
+        pytest.skip("the calls of this system were taken away: the portable half runs")
     if request.param == "portable":
         monkeypatch.setitem(sys.modules, "fcntl", None)
         make_portable(monkeypatch.delattr, monkeypatch.setattr)

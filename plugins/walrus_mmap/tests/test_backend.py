@@ -52,6 +52,7 @@ def test_modes_do_not_depend_on_the_umask(backend, tmp_path, umask, mask):
     assert mode(tmp_path / "a") == mode(tmp_path / "a" / "b") == 0o700
 
 
+@pytest.mark.skipif(not hasattr(os, "fchmod"), reason="this system has no fchmod")
 def test_modes_under_a_umask_that_takes_everything(tmp_path, umask):
     umask(0o777)
     backend = MmapBackend()
@@ -101,6 +102,7 @@ def test_links_are_refused(backend, tmp_path):
     assert not (tmp_path / "elsewhere").exists()
 
 
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="this system has no O_NOFOLLOW")
 def test_a_link_put_there_between_look_and_open_is_refused(tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"mine")
     (tmp_path / "symbolic").symlink_to(tmp_path / "file")
