@@ -199,6 +199,8 @@ class DirectoryLock:
         else:
             if hasattr(os, "fchmod"):
                 os.fchmod(self._descriptor, 0o600)
+            else:
+                os.chmod(path, 0o600)
 
     def release(self) -> None:
         """Give the lock up, and take our number out of the file, which is for others now; idempotent."""

@@ -17,7 +17,7 @@ import pytest
 
 from walrus_core import hot
 
-KILLS_MIN = 20 if hot.COMPILED else 8
+KILLS_MIN = 20 if hot.COMPILED else 4
 FILES = ["odd.log", "ends.log", "empty.log", "one.log", "newlines.log", "last.log"]
 OTHER = {"fd": "mmap", "mmap": "fd"}
 

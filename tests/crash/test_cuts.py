@@ -17,7 +17,7 @@ from .cuts import run_cuts
 from .power import Failed
 from .test_power import checkpoint_first, no_file_sync
 
-COUNT = 21 if hot.COMPILED else 4
+COUNT = 21 if hot.COMPILED else 2
 MUTANT_SEEDS = 40
 
 

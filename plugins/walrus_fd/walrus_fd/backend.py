@@ -181,6 +181,8 @@ class FdBackend:
             file.adopt(descriptors[0])
             if hasattr(os, "fchmod"):
                 os.fchmod(descriptors[0], _FILE_MODE)
+            else:
+                os.chmod(path, _FILE_MODE)
             os.ftruncate(descriptors[0], size_bytes)
             return file
         except BaseException:

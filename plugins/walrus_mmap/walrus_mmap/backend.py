@@ -92,6 +92,8 @@ class MmapBackend:
         try:
             if hasattr(os, "fchmod"):
                 os.fchmod(descriptor, 0o600)
+            else:
+                os.chmod(path, 0o600)
             os.ftruncate(descriptor, size_bytes)
         except BaseException:
             file.close()
