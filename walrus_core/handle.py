@@ -30,7 +30,7 @@ class TopicHandle:
         return self._wal.append_for_topic(self.name, data)
 
     def append_nowait(self, data: Any) -> int:
-        """Append one entry and do not wait, not even for process death; see ``Walrus.append_nowait``."""
+        """Append one entry and do not wait for it; ``Walrus.append_nowait`` says what it survives."""
         return self._wal.append_nowait(self.name, data)
 
     async def append_async(self, data: Any) -> int:

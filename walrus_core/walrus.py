@@ -181,7 +181,7 @@ class Walrus(TopicReads):
 
         Many may be under way on one event loop: a sync serves them all. With an interval schedule
         the next one does, with the others one is begun at once. A call that is cancelled has
-        appended its entry all the same, which ``append_nowait`` says what survives.
+        appended its entry all the same; ``append_nowait`` says what that survives.
 
         Raises: as ``append_nowait``; SyncFailedError: the entry is in doubt, the log is poisoned.
         """
