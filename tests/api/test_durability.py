@@ -10,9 +10,8 @@ import pytest
 from helpers import EACH, LOOSE, NEVER, WHOLE_BLOCK, contents, run_threads, wait_until, with_faults
 
 from walrus_core import FsyncSchedule, ReadConsistency, Walrus
-from walrus_core.errors import OffsetOutOfRangeError, StorageError, SyncFailedError
+from walrus_core.errors import OffsetOutOfRangeError, StorageError
 from walrus_core.flusher import Flusher
-from walrus_core.hookspecs import hookimpl
 from walrus_core.memory import MemoryBackend
 from walrus_core.runway import Runway
 from walrus_core.topic import UNSEALED_MAX
@@ -345,99 +344,6 @@ def test_slots_are_leased_again_and_old_bytes_never_come_back(memory_store):
     assert contents(again, "t") == [b"039" * 4000]
     assert again.next_offset("t") == 40
     assert backend.calls["discard"] > 20
-
-
-# --- observers ---------------------------------------------------------------------------------------------
-
-
-def test_observers_are_told_of_rare_events(memory_store):
-    told = []
-
-    class Observer:
-        @hookimpl
-        def walrus_recovered(self, report):
-            told.append(("recovered", report.topic_count))
-
-        @hookimpl
-        def walrus_segment_created(self, info):
-            told.append(("created", info.sequence))
-
-        @hookimpl
-        def walrus_segment_reclaimed(self, info):
-            told.append(("reclaimed", info.sequence))
-
-        @hookimpl
-        def walrus_block_sealed(self, info):
-            told.append(("sealed", info.topic, info.first_offset, info.end_offset))
-
-        @hookimpl
-        def walrus_synced(self, file_count, duration_s):
-            told.append(("synced", file_count >= 1 and duration_s >= 0))
-
-        @hookimpl
-        def walrus_poisoned(self, error):
-            told.append(("poisoned", type(error).__name__))
-
-    wal, backend = with_faults(memory_store, fsync_schedule=NEVER, observers=(Observer(),))
-    assert told == [("recovered", 0)]
-    for number in range(5):
-        wal.append_for_topic("t", bytes([number]) * WHOLE_BLOCK)
-    wal.batch_read_for_topic("t", 1 << 20)
-    wal.sync()
-    events = {event[0] for event in told}
-    assert events == {"recovered", "created", "sealed", "synced", "reclaimed"}
-    assert [event for event in told if event[0] == "created"] == [("created", 1), ("created", 2)]
-    assert sorted(event for event in told if event[0] == "sealed") == [
-        ("sealed", "t", n, n + 1) for n in range(4)
-    ]
-    assert ("reclaimed", 1) in told
-    assert ("synced", True) in told
-    backend.fail("sync", number=5)
-    with pytest.raises(SyncFailedError):
-        append_and_sync(wal)
-    assert [event for event in told if event[0] == "poisoned"] == [("poisoned", "SyncFailedError")]
-
-
-def append_and_sync(wal: Walrus) -> None:
-    wal.append_for_topic("t", b"x")
-    wal.sync()
-
-
-# --- clean marks -------------------------------------------------------------------------------------------
-
-
-def test_clean_marks(store):
-    wal = store.open()
-    assert wal.topic_is_clean("t")
-    wal.append_for_topic("t", b"a")
-    assert not wal.topic_is_clean("t")
-    wal.mark_topic_clean("t")
-    assert wal.topic_is_clean("t")
-    assert wal.durable_offset("t") == 1
-    wal.read_next("t")
-    assert wal.topic_is_clean("t")
-    wal.close()
-    wal = store.open()
-    assert wal.topic_is_clean("t")
-    wal.batch_append_for_topic("t", [b"b"])
-    assert not wal.topic_is_clean("t")
-    wal.mark_topic_clean("t")
-    wal.mark_topic_dirty("t")
-    assert not wal.topic_is_clean("t")
-    wal.mark_topic_dirty("t")
-    wal.mark_topic_clean("t")
-    killed = store.killed().open()
-    assert killed.topic_is_clean("t")
-    wal.append_for_topic("t", b"c")
-    assert not store.killed().open().topic_is_clean("t")
-
-
-def test_a_clean_mark_belongs_to_its_topic(store):
-    wal = store.open()
-    for topic in ("t", "u"):
-        wal.append_for_topic(topic, b"a")
-    wal.mark_topic_clean("t")
-    assert (wal.topic_is_clean("t"), wal.topic_is_clean("u")) == (True, False)
 
 
 @pytest.mark.parametrize("count", [1, 9])

@@ -1,4 +1,4 @@
-"""Observers chosen by name: only the one chosen is imported, and what is wrong with it is a typed error."""
+"""Observers: chosen by name, imported only then, told of rare events; a wrong one is a typed error."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from importlib.metadata import EntryPoint
 from typing import ClassVar
 
 import pytest
+from helpers import NEVER, WHOLE_BLOCK, with_faults
 
 from walrus_core import Walrus, plugins
 from walrus_core.errors import (
@@ -15,6 +16,7 @@ from walrus_core.errors import (
     ConfigError,
     DuplicateObserverError,
     PluginError,
+    SyncFailedError,
     UnknownObserverError,
 )
 from walrus_core.hookspecs import hookimpl
@@ -155,3 +157,56 @@ def test_what_the_file_may_not_say(tmp_path, given):
     (tmp_path / "walrus.toml").write_text(f"observers = {given}\n")
     with pytest.raises(ConfigError, match="observers"):
         Walrus(tmp_path, backend="memory")
+
+
+def test_observers_are_told_of_rare_events(memory_store):
+    told = []
+
+    class Observer:
+        @hookimpl
+        def walrus_recovered(self, report):
+            told.append(("recovered", report.topic_count))
+
+        @hookimpl
+        def walrus_segment_created(self, info):
+            told.append(("created", info.sequence))
+
+        @hookimpl
+        def walrus_segment_reclaimed(self, info):
+            told.append(("reclaimed", info.sequence))
+
+        @hookimpl
+        def walrus_block_sealed(self, info):
+            told.append(("sealed", info.topic, info.first_offset, info.end_offset))
+
+        @hookimpl
+        def walrus_synced(self, file_count, duration_s):
+            told.append(("synced", file_count >= 1 and duration_s >= 0))
+
+        @hookimpl
+        def walrus_poisoned(self, error):
+            told.append(("poisoned", type(error).__name__))
+
+    wal, backend = with_faults(memory_store, fsync_schedule=NEVER, observers=(Observer(),))
+    assert told == [("recovered", 0)]
+    for number in range(5):
+        wal.append_for_topic("t", bytes([number]) * WHOLE_BLOCK)
+    wal.batch_read_for_topic("t", 1 << 20)
+    wal.sync()
+    events = {event[0] for event in told}
+    assert events == {"recovered", "created", "sealed", "synced", "reclaimed"}
+    assert [event for event in told if event[0] == "created"] == [("created", 1), ("created", 2)]
+    assert sorted(event for event in told if event[0] == "sealed") == [
+        ("sealed", "t", n, n + 1) for n in range(4)
+    ]
+    assert ("reclaimed", 1) in told
+    assert ("synced", True) in told
+    backend.fail("sync", number=5)
+    with pytest.raises(SyncFailedError):
+        append_and_sync(wal)
+    assert [event for event in told if event[0] == "poisoned"] == [("poisoned", "SyncFailedError")]
+
+
+def append_and_sync(wal: Walrus) -> None:
+    wal.append_for_topic("t", b"x")
+    wal.sync()

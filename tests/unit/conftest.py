@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from walrus_core import hot
+from walrus_core import hot, livecheck
 
 FNV = 1
 CRC = 2
@@ -187,3 +187,10 @@ def make(twin, kind):
 def block_class():
     """The class of the blocks, for tests that need one kind."""
     return Block
+
+
+@pytest.fixture
+def short_pauses(monkeypatch):
+    """Nobody writes beside these looks, so damage need not be waited for."""
+    monkeypatch.setattr(livecheck, "PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(livecheck, "FRAME_PAUSES_S", (0.0,))
