@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+import os
+from typing import Optional
 
 from attrs import define, field
 
@@ -11,7 +12,8 @@ from walrus_core.errors import CorruptionError, UnknownTopicError, WalrusError
 from walrus_core.testing import judge
 from walrus_core.types import Damage
 
-from .reference import SLOT, Files, Frame, Reference, StillBackend, open_log
+from .disks import Disk, MakeDisk, memory_disk
+from .reference import SLOT, Files, Frame, Reference, open_log
 
 Ranges = list[tuple[str, int, int]]
 """(path, first, end) of damaged bytes."""
@@ -30,7 +32,13 @@ class Outcome:
 
 
 def examine(
-    reference: Reference, files: Files, ranges: Ranges, *, may_refuse: bool, thorough: bool
+    reference: Reference,
+    files: Files,
+    ranges: Ranges,
+    *,
+    may_refuse: bool,
+    thorough: bool,
+    make_disk: MakeDisk = memory_disk,
 ) -> Outcome:
     """Open, read everything, and compare.
 
@@ -40,13 +48,14 @@ def examine(
         ranges: Where it was damaged.
         may_refuse: A typed refusal at open is legal.
         thorough: Also append, close, open again and compare.
+        make_disk: What the files are put on.
 
     Raises: AssertionError: a law was broken.
     """
-    backend = StillBackend(files)
+    disk = make_disk(files)
     outcome = Outcome()
     try:
-        wal = open_log(backend, {**reference.options, "on_corruption": "skip"})
+        wal = open_log(disk.backend, {**reference.options, "on_corruption": "skip"}, disk.path)
     except WalrusError as error:
         if not may_refuse:
             raise AssertionError(f"refused: {error}") from error
@@ -58,7 +67,7 @@ def examine(
         _examine_cursors(reference, wal, outcome)
         outcome.is_reported = bool(wal.damages or wal.recovery_report.cuts)
         if thorough:
-            _go_on(reference, wal, backend, outcome)
+            _go_on(reference, wal, disk, make_disk, outcome)
     finally:
         wal._engine.abandon()
     return outcome
@@ -123,7 +132,7 @@ def _is_reported(reference: Reference, wal: Walrus, topic: str, offset: int) -> 
 def _covers(damage: Damage, frame: Frame, topic: str, offset: int) -> bool:
     if damage.topic == topic and damage.first_offset is not None and damage.end_offset is not None:
         return damage.first_offset <= offset < damage.end_offset
-    if damage.path != frame.path:
+    if os.path.basename(damage.path) != os.path.basename(frame.path):
         return False
     if damage.kind == "segment header":
         return True
@@ -147,14 +156,15 @@ def _examine_cursors(reference: Reference, wal: Walrus, outcome: Outcome) -> Non
         assert told, f"cursor {topic}/{name} went back from {position} to {found} and nobody says so"
 
 
-def _go_on(reference: Reference, wal: Walrus, backend: Any, outcome: Outcome) -> None:
+def _go_on(reference: Reference, wal: Walrus, disk: Disk, make_disk: MakeDisk, outcome: Outcome) -> None:
     """Append, close, open again: the same entries, and the new ones behind them."""
     added: dict[str, int] = {}
     for topic, found in outcome.found.items():
         added[topic] = wal.append_for_topic(topic, b"after")
         assert added[topic] >= (found[-1][0] + 1 if found else 0), "an offset was used twice"
     wal.close()
-    again = open_log(StillBackend(backend.image()), {**reference.options, "on_corruption": "skip"})
+    disk = make_disk(disk.image())
+    again = open_log(disk.backend, {**reference.options, "on_corruption": "skip"}, disk.path)
     try:
         for topic, found in outcome.found.items():
             expected = [*found, (added[topic], b"after")]

@@ -107,10 +107,10 @@ class StillBackend(MemoryBackend):
         return {path: bytes(data) for path, data in self.store.files.items()}
 
 
-def open_log(backend: Any, options: Mapping[str, Any]) -> Walrus:
+def open_log(backend: Any, options: Mapping[str, Any], path: str = PATH) -> Walrus:
     """Open the log as it lies there; nothing runs in the background, randomness is the same each time."""
     return Walrus(
-        PATH, backend=backend, random_bytes=Random(1).randbytes, clock=lambda: 1_700_000_000, **options
+        path, backend=backend, random_bytes=Random(1).randbytes, clock=lambda: 1_700_000_000, **options
     )
 
 

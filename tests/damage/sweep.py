@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from random import Random
 
+from .disks import FolderDisks, MakeDisk, memory_disk
 from .examine import examine
 from .kinds import KINDS, Damaged, flipped, spliced_slot, swapped_slots
 from .reference import Reference, build
@@ -24,13 +25,17 @@ Where that is gone with its copy, nothing says that the block was ever there; se
 reference = cache(build)
 
 
-def flip(found: Reference, path: str, at: int, bit: int, counts: Counter[str]) -> None:
+def flip(
+    found: Reference, path: str, at: int, bit: int, counts: Counter[str], make_disk: MakeDisk = memory_disk
+) -> None:
     """Flip one bit and look. Raises: AssertionError: a law was broken."""
     counts["flips"] += 1
     thorough = counts["flips"] % THOROUGH_EACH == 0
     try:
         files = flipped(found.files, path, at, bit)
-        outcome = examine(found, files, [(path, at, at + 1)], may_refuse=False, thorough=thorough)
+        outcome = examine(
+            found, files, [(path, at, at + 1)], may_refuse=False, thorough=thorough, make_disk=make_disk
+        )
     except Exception as error:
         raise AssertionError(f"bit {bit} of byte {at} of {path}: {type(error).__name__}: {error}") from error
     if found.payload_at(path, at):
@@ -39,24 +44,35 @@ def flip(found: Reference, path: str, at: int, bit: int, counts: Counter[str]) -
     counts["entries lost"] += outcome.lost
 
 
-def run_bits(state: str, checksum: str, seed: int) -> Counter[str]:
+def run_bits(state: str, checksum: str, seed: int, make_disk: MakeDisk = memory_disk) -> Counter[str]:
     """Flip every bit of ``STRIPE_BYTES`` bytes of a directory, one at a time."""
     found = reference(state, checksum)
     counts: Counter[str] = Counter()
     for number in range(seed * STRIPE_BYTES, min((seed + 1) * STRIPE_BYTES, found.size_bytes)):
         path, at = found.place(number)
         for bit in range(8):
-            flip(found, path, at, bit, counts)
+            flip(found, path, at, bit, counts, make_disk)
     return counts
 
 
-def flip_one_bit_each(state: str, checksum: str, places: Iterable[int]) -> Counter[str]:
+def run_bits_on_disk(backend: str, seed: int) -> Counter[str]:
+    """Do the same with the files of a closed log in a folder, opened by a real backend."""
+    disks = FolderDisks(backend)
+    try:
+        return run_bits("closed", "fnv1a64", seed, disks)
+    finally:
+        disks.remove()
+
+
+def flip_one_bit_each(
+    state: str, checksum: str, places: Iterable[int], make_disk: MakeDisk = memory_disk
+) -> Counter[str]:
     """Flip one bit of each of these bytes."""
     found = reference(state, checksum)
     counts: Counter[str] = Counter()
     for number in places:
         path, at = found.place(number)
-        flip(found, path, at, number * 5 % 8, counts)
+        flip(found, path, at, number * 5 % 8, counts, make_disk)
     return counts
 
 

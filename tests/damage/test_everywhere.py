@@ -15,6 +15,7 @@ from walrus_core import hot
 from walrus_core.cursorfile import CursorFile
 from walrus_core.engine import Engine
 
+from .disks import BACKENDS, FolderDisks
 from .reference import CHECKSUMS, STATES, build
 from .sweep import flip_one_bit_each, reference, run_kinds, structured
 
@@ -23,6 +24,8 @@ EMPTY_EACH = 61
 SHARE = 1 if hot.COMPILED else 8
 DRAWS = 12 if hot.COMPILED else 3
 PARTS = 6
+FILES_STEP = 41
+"""Of bytes that hold something, one in so many, where each directory is written to files."""
 
 
 @pytest.mark.parametrize("part", range(PARTS))
@@ -37,6 +40,20 @@ def test_one_bit_of_every_byte(state: str, step: int, part: int) -> None:
     assert counts["payload flips"] > 50
     one = counts["payload flips that cost one entry"]
     assert one == counts["payload flips"] if state == "closed" else 2 * one > counts["payload flips"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_bit_of_some_bytes_of_files(backend: str) -> None:
+    """In a folder, under a real backend, a sample of the same."""
+    pytest.importorskip(f"walrus_{backend}")
+    places = structured(reference("closed", "fnv1a64"))[:: FILES_STEP * SHARE]
+    disks = FolderDisks(backend)
+    try:
+        counts = flip_one_bit_each("closed", "fnv1a64", places, disks)
+    finally:
+        disks.remove()
+    assert counts["flips"] == len(places)
+    assert counts["payload flips"] == counts["payload flips that cost one entry"] > 10
 
 
 @pytest.mark.parametrize("checksum", CHECKSUMS)

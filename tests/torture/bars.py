@@ -18,7 +18,7 @@ from unittest import mock
 from ..crash.cuts import run_cuts
 from ..crash.power import run
 from ..damage.reference import CHECKSUMS, STATES
-from ..damage.sweep import run_bits, run_kinds
+from ..damage.sweep import run_bits, run_bits_on_disk, run_kinds
 from ..model.places import FolderPlace, MemoryPlace, find_class
 from ..mutants.bugs import BUGS
 from ..sweeps.every_fault import SCHEDULES, run_faults, still
@@ -187,6 +187,18 @@ BARS = [
         )
         for state in STATES
         for checksum in CHECKSUMS
+    ),
+    *(
+        Bar(
+            "bit-flips",
+            backend,
+            "the same with the files of closed-fnv1a64 in a folder",
+            partial(run_bits_on_disk, backend),
+            shard_seeds=4,
+            release_seeds=192,
+            reason_to_skip=partial(_not_installed, backend),
+        )
+        for backend in CLASSES
     ),
     *(
         Bar(

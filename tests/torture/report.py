@@ -17,8 +17,8 @@ def table(state: State, bars: Iterable[Bar]) -> str:
     lines = [
         f"Version {state.version}:",
         "",
-        "| bar | backend | what | counted | failures | CPU minutes |",
-        "|---|---|---|---|---|---|",
+        "| bar | backend | what | of a release | counted | failures | CPU minutes |",
+        "|---|---|---|---|---|---|---|",
     ]
     for bar in bars:
         done, failed, seconds = state.facts(bar.key)
@@ -26,7 +26,8 @@ def table(state: State, bars: Iterable[Bar]) -> str:
             continue
         totals = sorted(state.totals(bar.key).items())
         counted = ", ".join(f"{count:,}".replace(",", " ") + f" {name}" for name, count in totals)
-        cells = [bar.name, bar.backend, bar.title, counted, str(failed), f"{seconds / 60:.0f}"]
+        part = "all" if done >= len(bar.shards()) else f"{done} of {len(bar.shards())} shards"
+        cells = [bar.name, bar.backend, bar.title, part, counted, str(failed), f"{seconds / 60:.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

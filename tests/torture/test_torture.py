@@ -159,7 +159,7 @@ def test_the_table_goes_between_the_markers(tmp_path: Path) -> None:
     for _ in range(2):
         write_docs(page, table(state, [bar(), bar(name="never run")]))
     text = page.read_text()
-    assert "| toy | memory | counts | 3 odds, 1 234 567 things | 1 | 2 |" in text
+    assert "| toy | memory | counts | 1 of 3 shards | 3 odds, 1 234 567 things | 1 | 2 |" in text
     assert "Version 1.0 (abc):" in text
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
