@@ -331,7 +331,8 @@ print(counts)
 
 
 @pytest.mark.parametrize("kind", ["memory", "fd", "mmap"])
-def test_a_log_may_be_called_from_signal_handlers(kind, tmp_path, run_child):
+def test_a_log_may_be_called_from_signal_handlers(kind, tmp_path, run_child, make_store):
+    make_store(kind)  # Skips here, not in the child, where it is not installed.
     answer = run_child(UNDER_SIGNALS, tmp_path / "log", kind, os.path.join(os.path.dirname(__file__), ".."))
     assert "worked" in answer.stdout
 
