@@ -62,6 +62,7 @@ class Engine:
         self._create_lock = threading.RLock()
         self._close_lock = threading.RLock()
         self._is_released = False
+        self._flusher = Flusher(self, options.fsync_schedule.interval_ms / 1000)
         self.damages: dict[Damage, None] = {}
         self.backend = backend_of(options)
         self.files = FileCache(self.backend, options.open_files_max, self.gate)
@@ -113,15 +114,13 @@ class Engine:
         )
         self.allocator.start(*recovered.inventory.in_use)
         schedule = options.fsync_schedule
-        self._flusher = Flusher(self, schedule.interval_ms / 1000)
-        wakes = schedule.kind == "interval"
         self.syncer = Syncer(
             self.files,
             self.cursors,
             self.gate,
             self.events.synced,
             self._sealed,
-            wake=self._flusher.wake if wakes else (lambda: None),
+            wake=self._flusher.wake if schedule.kind == "interval" else (lambda: None),
             urge=self._flusher.wake if schedule.kind == "never" else (lambda: None),
             durable_writes=options.durable_writes,
             keeps_noted=self._waits,
@@ -363,7 +362,8 @@ class Engine:
 
     def _release(self) -> None:
         """Give back what is held, whatever state it is in; can be done again. Raises: the first error."""
-        errors: list[BaseException] = []
+        # Until the thread has ended, which may be removing a file, the directory must be nobody else's.
+        errors = self._flusher.end()
         steps: Iterable[Callable[[], object]] = [
             *(topic.close_tails for topic in self.topics.values()),
             self.files.close,
@@ -389,7 +389,7 @@ class Engine:
             self.gate.leave(CLOSED)
             self._flusher.stop(wait=False)
             if self._lock is not None:
-                self._lock.drop()
+                self._flusher.run_last(self._lock.drop)
 
     def after_fork(self) -> None:
         """In a forked child: every call raises ForkedError, and the parent's lock stays the parent's."""

@@ -10,8 +10,9 @@ import _thread
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Worker(Protocol):
@@ -36,6 +37,9 @@ class Flusher:
         """The thread's identity, once it runs."""
         self._ended = threading.Lock()
         """Held from before the start of the thread to its end."""
+        self._working = threading.Lock()
+        """Held while the thread is at work."""
+        self._last: list[Callable[[], None]] = []
         self._lock = threading.RLock()
 
     def wake(self) -> None:
@@ -59,7 +63,8 @@ class Flusher:
                 return
             if not self._ended.locked():
                 self._ended.acquire()
-            arguments = (self._worker, self._wakes, self._stops, self._ended, self._interval_s)
+            work = (self._worker, self._wakes, self._stops, self._interval_s, self._working, self._last)
+            arguments = (self._ended, *work)
             self._threads.extend(map(_thread.start_new_thread, (_run,), (arguments,)))
 
     def stop(self, wait: bool) -> None:
@@ -70,27 +75,49 @@ class Flusher:
             with self._ended:
                 pass
 
+    def end(self) -> list[BaseException]:
+        """Stop the thread and wait for its end, however often that is interrupted.
+
+        Returns: the interrupts; for the caller to raise. After a MemoryError the thread may still be ending.
+        """
+        interrupts: list[BaseException] = []
+        while True:
+            try:
+                self.stop(wait=True)
+                return interrupts
+            except MemoryError as error:
+                return [*interrupts, error]
+            except BaseException as error:
+                interrupts.append(error)
+
+    def run_last(self, call: Callable[[], None]) -> None:
+        """Run ``call`` when no work is under way: now, or on the thread when it is done with what it is at.
+
+        Waits for nothing, so that a finaliser may call it. Call ``stop`` first.
+        """
+        self._last.append(call)
+        _run_last(self._working, self._last)
+
     def forget_in_child(self) -> None:
         """In a forked child, which has no such thread and must not wait for it."""
         self._stops.put(None)
         self._threads.clear()
 
 
-def _run(
-    worker: weakref.ref[Worker],
-    wakes: SimpleQueue[None],
-    stops: SimpleQueue[None],
-    ended: threading.Lock,
-    interval_s: float,
-) -> None:
+def _run(ended: threading.Lock, *work: Any) -> None:
     try:
-        _work(worker, wakes, stops, interval_s)
+        _work(*work)
     finally:
         ended.release()
 
 
 def _work(
-    worker: weakref.ref[Worker], wakes: SimpleQueue[None], stops: SimpleQueue[None], interval_s: float
+    worker: weakref.ref[Worker],
+    wakes: SimpleQueue[None],
+    stops: SimpleQueue[None],
+    interval_s: float,
+    working: threading.Lock,
+    last: list[Callable[[], None]],
 ) -> None:
     wait_s = interval_s
     while True:
@@ -106,13 +133,26 @@ def _work(
         if target is None:
             return
         started_s = time.monotonic()
-        again = target.tick()
+        with working:
+            again = target.tick()
+        _run_last(working, last)
         del target
         wait_s = interval_s
         if again:
             # What is left may have been written right after the sync began: its interval runs since then.
             wait_s -= time.monotonic() - started_s
             wakes.put(None)
+
+
+def _run_last(working: threading.Lock, last: list[Callable[[], None]]) -> None:
+    """Run what is to come last, unless work is under way: then the thread does it after that."""
+    # Looked at again after the release: who came in between was refused.
+    while last and working.acquire(blocking=False):
+        try:
+            while last:
+                last.pop()()
+        finally:
+            working.release()
 
 
 def _stopped_within(stops: SimpleQueue[None], interval_s: float) -> bool:

@@ -237,17 +237,19 @@ class Syncer:
         sync tries again (or the log is poisoned by now).
         """
         for block, state in blocks:
-            if block.final is None and not marks_due:
+            # Looked at once: a batch that fails takes it back.
+            final = block.final
+            if final is None and not marks_due:
                 continue
             # A mark vouches for whole batches: nothing of a block that is not published yet.
             if block.is_sealed or block.first_offset + state.entries > topic.durable_offset:
                 continue
             try:
-                if block.final is not None and block.end_offset <= topic.durable_offset:
-                    block.write_mark(block.final, fmt.MARK_SEALED)
+                if final is not None and block.first_offset + final.entries <= topic.durable_offset:
+                    block.write_mark(final, fmt.MARK_SEALED)
                     block.close_tail()
                     self._sealed(block, topic)
-                elif block.final is None and state.entries and state.at > block.marked_at:
+                elif final is None and state.entries and state.at > block.marked_at:
                     block.write_mark(state, 0)
             except StorageError as error:
                 self._gate.warn("a mark of %s was not written: %s", block.file.path, error)

@@ -336,8 +336,10 @@ class Topic:
         active = self.active
         if active in blocks:
             return
-        if active is not None and active.tail is not None:
-            active.final = None
+        tail = None if active is None else active.tail
+        if blocks and active is not None and tail is not None:
+            # It has taken no entries since the first of them was adopted, and a sync may be sealing it.
+            active.final = State(*tail.state)
         for block in reversed(blocks):
             if block in self.blocks:
                 self.blocks.remove(block)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import threading
 import time
 
@@ -10,10 +9,9 @@ import pytest
 from helpers import EACH, LOOSE, NEVER, WHOLE_BLOCK, contents, run_threads, wait_until, with_faults
 
 from walrus_core import FsyncSchedule, ReadConsistency, Walrus
-from walrus_core.errors import OffsetOutOfRangeError, StorageError
+from walrus_core.errors import OffsetOutOfRangeError
 from walrus_core.flusher import Flusher
 from walrus_core.memory import MemoryBackend
-from walrus_core.runway import Runway
 from walrus_core.topic import UNSEALED_MAX
 
 RARELY = FsyncSchedule.milliseconds(3_600_000)
@@ -344,26 +342,3 @@ def test_slots_are_leased_again_and_old_bytes_never_come_back(memory_store):
     assert contents(again, "t") == [b"039" * 4000]
     assert again.next_offset("t") == 40
     assert backend.calls["discard"] > 20
-
-
-@pytest.mark.parametrize("count", [1, 9])
-def test_what_cannot_be_made_ready_has_not_happened(memory_store, monkeypatch, count):
-    """The last step that may fail comes before a new block is published, not behind."""
-    wal = memory_store.open(fsync_schedule=NEVER)
-    wal.append_for_topic("t", b"first" * 1500)
-    extend = Runway.extend
-
-    def fail(self: Runway, size_bytes: int) -> None:
-        if size_bytes == 0:
-            raise StorageError(path="file", operation="prepare", errno=errno.EIO, reason="no pages")
-        extend(self, size_bytes)
-
-    monkeypatch.setattr(Runway, "extend", fail)
-    with pytest.raises(StorageError, match="no pages"):
-        wal.batch_append_for_topic("t", [b"batch" * 1800] * count)
-    monkeypatch.undo()
-    assert contents(wal, "t") == [b"first" * 1500]
-    assert wal.append_for_topic("t", b"next") == 1
-    with memory_store.killed().open() as after:
-        assert contents(after, "t") == [b"first" * 1500, b"next"]
-    wal.close()

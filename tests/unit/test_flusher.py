@@ -61,7 +61,7 @@ class Loop:
     def run(self, worker, interval_s=INTERVAL_S):
         """Run to the end, which must come."""
         self.ended.acquire()
-        flusher._run(worker, self.wakes, self.stops, self.ended, interval_s)
+        flusher._run(self.ended, worker, self.wakes, self.stops, interval_s, threading.Lock(), [])
         assert not self.ended.locked()
 
 

@@ -1,0 +1,116 @@
+"""A directory becomes somebody else's only when nothing of the log that had it is under way any more."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from helpers import NEVER, WHOLE_BLOCK, wait_until
+
+from walrus_core import ReadConsistency, Walrus
+from walrus_core.errors import LockedError
+from walrus_core.flusher import Flusher
+from walrus_core.memory import MemoryBackend, MemoryStore
+
+PATH = "/log"
+OPTIONS = {
+    "block_size": 16384,
+    "blocks_per_segment": 2,
+    "fsync_schedule": NEVER,
+    "consistency": ReadConsistency.at_least_once(1),
+}
+
+
+class SlowRemove(MemoryBackend):
+    """Stops before it removes a segment, on the background thread, until it is told to go on."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        super().__init__(store=store)
+        self.at_work, self.may_go_on = threading.Event(), threading.Event()
+        self.removed: list[str] = []
+
+    def remove(self, path: str) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            self.at_work.set()
+            assert self.may_go_on.wait(30)
+        super().remove(path)
+        self.removed.append(path)
+
+
+@pytest.fixture
+def removing():
+    """A log whose background thread is about to remove a segment that all cursors have passed."""
+    backend = SlowRemove(MemoryStore())
+    wal = Walrus(PATH, backend=backend, **OPTIONS)
+    for number in range(8):
+        wal.append_for_topic("t", bytes([number]) * WHOLE_BLOCK)
+    wal.sync()
+    while wal.read_next("t") is not None:
+        pass
+    assert backend.at_work.wait(30)
+    yield wal, backend
+    backend.may_go_on.set()
+
+
+def open_again(backend: SlowRemove) -> Walrus:
+    return Walrus(PATH, backend=MemoryBackend(store=backend.store), **OPTIONS)
+
+
+@pytest.mark.parametrize("interrupts", [0, 1, 2])
+def test_an_interrupted_close_waits_for_what_the_background_thread_is_at(removing, monkeypatch, interrupts):
+    wal, backend = removing
+    stop, calls = Flusher.stop, []
+
+    def interrupted(self, wait):
+        stop(self, False)
+        calls.append(wait)
+        if len(calls) <= interrupts:
+            raise KeyboardInterrupt
+        threading.Timer(0.1, backend.may_go_on.set).start()
+        stop(self, wait)
+
+    monkeypatch.setattr(Flusher, "stop", interrupted)
+    if interrupts:
+        with pytest.raises(KeyboardInterrupt):
+            wal.close()
+    else:
+        wal.close()
+    assert backend.removed
+    assert wal.is_closed
+    removed = list(backend.removed)
+    with open_again(backend) as again:
+        assert again.recovery_report.damages == ()
+        assert again.append_for_topic("t", b"next") == 8
+    assert backend.removed == removed
+
+
+def test_a_log_dropped_at_work_keeps_its_directory_until_the_thread_is_done(removing):
+    wal, backend = removing
+    with pytest.warns(ResourceWarning, match="unclosed log"):
+        wal.__del__()
+    with pytest.raises(LockedError):
+        open_again(backend)
+    backend.may_go_on.set()
+    wait_until(lambda: bool(backend.removed))
+    opened = []
+
+    def opens() -> bool:
+        try:
+            opened.append(open_again(backend))
+        except LockedError:
+            return False
+        return True
+
+    wait_until(opens)
+    assert opened[0].append_for_topic("t", b"next") == 8
+    opened[0].close()
+
+
+def test_a_log_dropped_at_rest_gives_its_directory_up_at_once():
+    store = MemoryStore()
+    wal = Walrus(PATH, backend=MemoryBackend(store=store), **OPTIONS)
+    wal.append_for_topic("t", b"a")
+    with pytest.warns(ResourceWarning, match="unclosed log"):
+        wal.__del__()
+    with Walrus(PATH, backend=MemoryBackend(store=store), **OPTIONS) as again:
+        assert again.next_offset("t") == 1
