@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 
 import pytest
 from helpers import EACH, LOOSE, NEVER, contents, read_all, with_faults
@@ -17,8 +18,7 @@ SCHEDULES = [EACH, NEVER, FsyncSchedule.milliseconds(1)]
 
 
 def free_bytes(path: str) -> int:
-    status = os.statvfs(path)
-    return status.f_bfree * status.f_frsize
+    return shutil.disk_usage(path).free
 
 
 def fill(wal: Walrus, topic: str, payload_bytes: int = 20_000) -> list[bytes]:
