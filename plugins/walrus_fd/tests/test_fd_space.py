@@ -273,7 +273,6 @@ def test_discarded_space_is_free_and_reads_as_zero(file: FdSegmentFile) -> None:
     assert file.read_at(16 * PAGE, 6) == b"again\0"
 
 
-@pytest.mark.skipif(not space.CAN_PUNCH, reason="this system cannot punch holes")
 def test_discard_fills_with_zeros_where_the_file_system_cannot_punch(
     file: FdSegmentFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,7 +285,6 @@ def test_discard_fills_with_zeros_where_the_file_system_cannot_punch(
     assert file.read_at(0, 300_000) == b"k" + bytes(299_000) + b"k" * 999
 
 
-@pytest.mark.skipif(not space.CAN_PUNCH, reason="this system cannot punch holes")
 def test_a_discard_that_fails_is_raised(file: FdSegmentFile) -> None:
     file.close()
     with pytest.raises(OSError) as caught:
