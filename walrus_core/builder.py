@@ -199,14 +199,17 @@ def _open_unfollowed(path: str, flags: int) -> int:
     """Open a plain file of the data directory to read. Raises: OSError: a link, or no file at all."""
     for name in ("O_NOFOLLOW", "O_NONBLOCK"):
         flags |= getattr(os, name, 0)
-    # Looked at first for systems without O_NOFOLLOW; again, because the name may be another's by then.
-    if os.path.islink(path):
+    # Looked at first for systems without these flags, where opening a pipe waits for ever; again, because
+    # the name may be another's by then.
+    mode = os.lstat(path).st_mode
+    if stat.S_ISLNK(mode):
         raise OSError(errno.ELOOP, "a link in the data directory is not followed; name the file instead")
-    descriptor = os.open(path, flags)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    if stat.S_ISREG(mode):
+        descriptor = os.open(path, flags)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file")
-    return descriptor
+    raise OSError(errno.EINVAL, "not a regular file")
 
 
 def _read_text(path: str, is_ours: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
@@ -128,6 +129,7 @@ def test_what_recovery_found_survives_a_power_cut_right_after_it(memory_store):
     assert again.next_offset("t") == 5
 
 
+@pytest.mark.skipif(not hasattr(os, "O_DSYNC"), reason="this system has no flag for durable writes")
 def test_durable_writes_are_durable_without_a_sync(make_store):
     store = make_store("fd")
     wal = store.open(fsync_schedule=EACH, durable_writes=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 
 import pytest
 from helpers import EACH, LOOSE, NEVER, contents, read_all, with_faults
@@ -17,8 +18,7 @@ SCHEDULES = [EACH, NEVER, FsyncSchedule.milliseconds(1)]
 
 
 def free_bytes(path: str) -> int:
-    status = os.statvfs(path)
-    return status.f_bfree * status.f_frsize
+    return shutil.disk_usage(path).free
 
 
 def fill(wal: Walrus, topic: str, payload_bytes: int = 20_000) -> list[bytes]:
@@ -36,7 +36,10 @@ def fill(wal: Walrus, topic: str, payload_bytes: int = 20_000) -> list[bytes]:
 
 @pytest.fixture(params=["fd", "mmap"])
 def open_log(request, mounted, file_kind):
-    """A function that opens a log on a disk of 2 MiB; ``open_log.path`` is its directory."""
+    """A function that opens a log on a disk of 2 MiB; ``open_log.path`` is its directory.
+
+    ``open_log.gives_back``: space in the middle of a file can be given back.
+    """
     make_backend = file_kind(request.param)
     path = str(mounted(2 << 20) / "log")
     logs = []
@@ -45,7 +48,7 @@ def open_log(request, mounted, file_kind):
         logs.append(Walrus(path, backend=make_backend(), **{**GEOMETRY, **options}))
         return logs[-1]
 
-    open_it.path = path
+    open_it.path, open_it.gives_back = path, make_backend().capabilities.discard
     yield open_it
     for wal in logs:
         wal.close()
@@ -100,7 +103,8 @@ def test_a_batch_that_does_not_fit_takes_nothing(open_log):
             wal.batch_append_for_topic("t", [bytes(50_000)] * 60)
         assert wal.next_offset("t") == 1
     wal.sync()
-    assert free_bytes(open_log.path) >= before - 3 * (1 << 16) - (1 << 17)
+    # Where space cannot be given back, what the batch took stays with its file, for later appends.
+    assert not open_log.gives_back or free_bytes(open_log.path) >= before - 3 * (1 << 16) - (1 << 17)
     assert wal.batch_append_for_topic("t", [bytes(50_000)] * 10) == range(1, 11)
     wal.close()
     assert open_log().next_offset("t") == 11

@@ -198,16 +198,49 @@ def test_a_namespace_that_is_a_link(file_store, tmp_path):
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("intrude", [_symbolic, _dangling, _pipe, _directory, _device, _socket])
-@pytest.mark.parametrize("knows_nofollow", [True, False], ids=["nofollow", "without"])
-def test_a_configuration_that_is_no_file_is_refused(tmp_path, victim, monkeypatch, intrude, knows_nofollow):
-    if not knows_nofollow:
+@pytest.mark.parametrize("knows_flags", [True, False], ids=["flags", "without"])
+def test_a_configuration_that_is_no_file_is_refused(tmp_path, victim, monkeypatch, intrude, knows_flags):
+    if not knows_flags:
         monkeypatch.delattr(os, "O_NOFOLLOW", raising=False)
+        monkeypatch.delattr(os, "O_NONBLOCK", raising=False)
     victim.write_text('backend = "memory"\n')
     directory = tmp_path / "log"
     directory.mkdir()
     intrude(directory / "walrus.toml", victim)
     with pytest.raises(ConfigError):
         Walrus(directory)
+
+
+needs_flags = pytest.mark.skipif(
+    not (hasattr(os, "O_NOFOLLOW") and hasattr(os, "O_NONBLOCK")),
+    reason="this system has no O_NOFOLLOW and O_NONBLOCK: what comes after the look it cannot tell",
+)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "intrude",
+    [pytest.param(_symbolic, marks=needs_flags), pytest.param(_pipe, marks=needs_flags), _directory, _device],
+)
+def test_a_configuration_that_is_exchanged_between_look_and_opening(tmp_path, victim, monkeypatch, intrude):
+    victim.write_text('backend = "memory"\n')
+    path = tmp_path / "log" / "walrus.toml"
+    path.parent.mkdir()
+    path.write_text('backend = "memory"\n')
+    system_open = os.open
+    opened = []
+
+    def exchange(name, flags, *mode, **options):
+        if os.fspath(name) == str(path):
+            path.unlink()
+            intrude(path, victim)
+            opened.append(name)
+        return system_open(name, flags, *mode, **options)
+
+    monkeypatch.setattr(os, "open", exchange)
+    with pytest.raises(ConfigError):
+        Walrus(path.parent)
+    assert len(opened) == 1
 
 
 def test_a_configuration_that_is_named_may_be_a_link(tmp_path, victim):

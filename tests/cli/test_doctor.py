@@ -6,6 +6,7 @@ import errno
 import json
 import mmap
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -54,6 +55,14 @@ def test_real_facts(run, log_dir):
     assert {backend["name"] for backend in facts["backends"]} == {"fd", "mmap"}
     assert facts["lock"] == "yes"
     assert COMPILED or any("pure Python" in problem for problem in facts["problems"])
+
+
+def test_space_where_nothing_counts_inodes(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.delattr(os, "statvfs", raising=False)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _directory: usage)
+    found = host.space_facts(str(tmp_path))
+    assert found == {"free_bytes": usage.free, "total_bytes": usage.total, "free_inodes": None}
 
 
 def test_the_real_limit_of_open_files(run):

@@ -5,7 +5,9 @@ run as where these calls do not exist. `os.name` and `sys.platform` stay: the st
 them. What cannot be shown this way is what Windows does instead; that is for a machine with Windows.
 """
 
+import ctypes
 import fcntl
+import mmap
 import os
 import shutil
 import subprocess  # before msvcrt is there, by which some versions know Windows
@@ -36,8 +38,22 @@ for _name in ("_USE_CP_SENDFILE", "_USE_CP_COPY_FILE_RANGE"):  # by which its co
 for _name in [*CALLS.split(), *FLAGS.split()]:
     if hasattr(os, _name):
         delattr(os, _name)
+for _name in [_name for _name in vars(mmap) if _name.startswith("MADV_")]:
+    delattr(mmap, _name)
 for _name in MODULES:
     sys.modules[_name] = None  # type: ignore[assignment]
+
+
+class _Library(ctypes.CDLL):
+    """A C library that cannot punch holes."""
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("fallocate"):
+            raise AttributeError(name)
+        return super().__getattr__(name)
+
+
+ctypes.CDLL = _Library  # type: ignore[misc]
 
 
 def _locking(descriptor, _mode, _length_bytes, _flock=fcntl.flock, _flags=fcntl.LOCK_EX | fcntl.LOCK_NB):
@@ -49,4 +65,4 @@ _msvcrt = types.ModuleType("msvcrt")
 _msvcrt.LK_NBLCK, _msvcrt.locking = 2, _locking  # type: ignore[attr-defined]
 sys.modules["msvcrt"] = _msvcrt
 os.environ["WALRUS_PORTABLE"] = "1"
-del fcntl, subprocess
+del ctypes, fcntl, mmap, subprocess

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -193,17 +194,16 @@ def limits() -> dict[str, Optional[int]]:
 
 
 def space_facts(directory: str) -> dict[str, Optional[int]]:
-    """Return bytes and inodes that are free, and bytes of the whole file system. Raises: OSError."""
-    if not hasattr(os, "statvfs"):
-        return {"free_bytes": None, "total_bytes": None, "free_inodes": None}
-    found = os.statvfs(directory)
-    # Some (Btrfs) have no fixed number of inodes and say 0 of 0.
-    inodes = found.f_favail if found.f_files else None
-    return {
-        "free_bytes": found.f_bavail * found.f_frsize,
-        "total_bytes": found.f_blocks * found.f_frsize,
-        "free_inodes": inodes,
-    }
+    """Return bytes and inodes that are free, and bytes of the whole file system; None inodes where nothing
+    counts them. Raises: OSError.
+    """
+    usage = shutil.disk_usage(directory)
+    inodes = None
+    if hasattr(os, "statvfs"):
+        found = os.statvfs(directory)
+        # Some (Btrfs) have no fixed number of inodes and say 0 of 0.
+        inodes = found.f_favail if found.f_files else None
+    return {"free_bytes": usage.free, "total_bytes": usage.total, "free_inodes": inodes}
 
 
 def is_read_only(error: OSError) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,8 @@ from walrus_fd.files import FdSegmentFile
 from walrus_fd.ring import Ring
 
 SIZE_BYTES = 1 << 20
+Write = Callable[[int, Any, int], int]
+"""``write(descriptor, data, at_bytes)``, as os.pwrite."""
 
 
 @pytest.fixture
@@ -43,6 +47,25 @@ def file(backend: FdBackend, tmp_path: Path) -> Iterator[FdSegmentFile]:
     made = backend.create(str(tmp_path / "one.wal"), size_bytes=SIZE_BYTES)
     yield made
     made.close()
+
+
+@pytest.fixture
+def replace_write(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Write], Write]], None]:
+    """A function that puts another write at a position in the place of the system's, which it is given."""
+
+    def replace(make: Callable[[Write], Write]) -> None:
+        if hasattr(os, "pwrite"):
+            monkeypatch.setattr(os, "pwrite", make(os.pwrite))
+            return
+        system_write = os.write
+        write = make(lambda descriptor, data, _at_bytes: system_write(descriptor, data))
+
+        def at_its_position(descriptor: int, data: Any) -> int:
+            return write(descriptor, data, os.lseek(descriptor, 0, os.SEEK_CUR))
+
+        monkeypatch.setattr(os, "write", at_its_position)
+
+    return replace
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def test_the_plugin_hands_over_a_backend_of_the_current_api() -> None:
 
 def test_capabilities_on_linux_name_all_that_the_backend_has(file: FdSegmentFile) -> None:
     if not hasattr(os, "posix_fadvise"):
-        pytest.skip("not Linux")
+        pytest.skip("this system has no posix_fadvise: it does not have all")
     found = FdBackend().capabilities
     assert found.files and found.vectored and found.fileno and found.durable_writes
     assert found.discard and found.drop_cache and not found.memory
@@ -52,7 +52,6 @@ def test_capabilities_on_linux_name_all_that_the_backend_has(file: FdSegmentFile
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are of POSIX")
 @pytest.mark.parametrize("mask", [0, 0o777])
-@pytest.mark.skipif(not hasattr(os, "fchmod"), reason="this system has no fchmod")
 def test_modes_do_not_depend_on_the_umask(tmp_path: Path, umask: Callable[[int], int], mask: int) -> None:
     umask(mask)
     made = FdBackend(io_uring="off")
@@ -157,7 +156,6 @@ def test_a_failed_sync_of_a_directory_is_raised(
         backend.sync_dir(str(tmp_path))
 
 
-@pytest.mark.skipif(not hasattr(os, "fdatasync"), reason="no fdatasync here")
 def test_sync_many_syncs_all_and_raises_the_first_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,7 +168,7 @@ def test_sync_many_syncs_all_and_raises_the_first_failure(
         if descriptor in (files[1].fileno(), files[2].fileno()):
             raise OSError(errno.EIO, f"lost {descriptor}")
 
-    monkeypatch.setattr(os, "fdatasync", sync)
+    monkeypatch.setattr(os, "fdatasync" if hasattr(os, "fdatasync") else "fsync", sync)
     with pytest.raises(OSError, match=f"lost {files[1].fileno()}"):
         made.sync_many(files)
     assert synced == [file.fileno() for file in files]

@@ -67,17 +67,22 @@ def test_a_read_beyond_the_end_is_an_error(file: FdSegmentFile, at_bytes: int, l
         file.read_many([(0, 10), (at_bytes, length_bytes)])
 
 
-@pytest.mark.skipif(not hasattr(os, "pwrite"), reason="this system has no pwrite")
-def test_short_counts_of_reads_and_writes_go_on(file: FdSegmentFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    real_write, real_read = os.pwrite, os.pread
+def test_short_counts_of_reads_and_writes_go_on(
+    file: FdSegmentFile, monkeypatch: pytest.MonkeyPatch, replace_write: Any
+) -> None:
+    read = "pread" if hasattr(os, "pread") else "read"
+    real_read = getattr(os, read)
     counts: list[int] = []
 
-    def short_write(descriptor: int, data: Any, at_bytes: int) -> int:
-        counts.append(real_write(descriptor, memoryview(data)[:7], at_bytes))
-        return counts[-1]
+    def short(real: Any) -> Any:
+        def write(descriptor: int, data: Any, at_bytes: int) -> int:
+            counts.append(real(descriptor, memoryview(data)[:7], at_bytes))
+            return counts[-1]
 
-    monkeypatch.setattr(os, "pwrite", short_write)
-    monkeypatch.setattr(os, "pread", lambda fd, length, at: real_read(fd, min(length, 5), at))
+        return write
+
+    replace_write(short)
+    monkeypatch.setattr(os, read, lambda fd, length, *at: real_read(fd, min(length, 5), *at))
     data = bytes(range(100))
     file.write_at(50, data)
     assert file.read_at(50, 100) == data and len(counts) == 15
@@ -85,12 +90,9 @@ def test_short_counts_of_reads_and_writes_go_on(file: FdSegmentFile, monkeypatch
     assert file.read_at(0, 200) == bytes(50) + data + bytes(50)
 
 
-@pytest.mark.skipif(not hasattr(os, "pwrite"), reason="this system has no pwrite")
-def test_a_write_that_writes_nothing_is_an_error(
-    file: FdSegmentFile, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_write_that_writes_nothing_is_an_error(file: FdSegmentFile, replace_write: Any) -> None:
     answers: list[int] = []
-    monkeypatch.setattr(os, "pwrite", lambda *_: answers.pop(0))
+    replace_write(lambda _real: lambda *_: answers.pop(0))
     for counts in ([3, 0], [0]):
         answers[:] = counts
         with pytest.raises(OSError, match="wrote nothing") as caught:
@@ -98,20 +100,19 @@ def test_a_write_that_writes_nothing_is_an_error(
         assert caught.value.errno == errno.EIO and not answers
 
 
-@pytest.mark.skipif(not hasattr(os, "pwrite"), reason="this system has no pwrite")
-def test_an_error_in_the_middle_of_a_write_is_raised(
-    file: FdSegmentFile, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = os.pwrite
+def test_an_error_in_the_middle_of_a_write_is_raised(file: FdSegmentFile, replace_write: Any) -> None:
     calls: list[int] = []
 
-    def failing(descriptor: int, data: Any, at_bytes: int) -> int:
-        calls.append(at_bytes)
-        if len(calls) == 2:
-            raise OSError(errno.ENOSPC, "full")
-        return real(descriptor, memoryview(data)[:4], at_bytes)
+    def failing(real: Any) -> Any:
+        def write(descriptor: int, data: Any, at_bytes: int) -> int:
+            calls.append(at_bytes)
+            if len(calls) == 2:
+                raise OSError(errno.ENOSPC, "full")
+            return int(real(descriptor, memoryview(data)[:4], at_bytes))
 
-    monkeypatch.setattr(os, "pwrite", failing)
+        return write
+
+    replace_write(failing)
     with pytest.raises(OSError, match="full") as caught:
         file.write_at(0, b"12345678")
     assert caught.value.errno == errno.ENOSPC and calls == [0, 4]
@@ -166,7 +167,6 @@ def test_gathered_writes_without_pwritev(file: FdSegmentFile, monkeypatch: pytes
 # --- syncs ------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not hasattr(os, "fdatasync"), reason="no fdatasync here")
 def test_a_failed_sync_is_raised_and_never_tried_again(
     file: FdSegmentFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,7 +176,8 @@ def test_a_failed_sync_is_raised_and_never_tried_again(
         calls.append("sync")
         raise OSError(errno.EIO, "lost")
 
-    monkeypatch.setattr(os, "fdatasync", fail)
+    if hasattr(os, "fdatasync"):
+        monkeypatch.setattr(os, "fdatasync", fail)
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="lost"):
         file.sync()

@@ -11,10 +11,9 @@ import pytest
 
 from walrus_fd import files, space
 
-fcntl = pytest.importorskip("fcntl", reason="F_FULLFSYNC and holes are of POSIX systems")
-
 
 def on_darwin(monkeypatch: pytest.MonkeyPatch, answer: Callable[[int, int], object]) -> None:
+    fcntl = pytest.importorskip("fcntl", reason="F_FULLFSYNC is asked for through fcntl")
     monkeypatch.setattr(files, "sys", types.SimpleNamespace(platform="darwin"))
     monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
     monkeypatch.setattr(fcntl, "fcntl", answer)

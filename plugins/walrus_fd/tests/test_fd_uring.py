@@ -279,7 +279,7 @@ def test_a_kernel_that_denies_io_uring_is_named_and_plain_calls_serve(tmp_path: 
 
 
 @pytest.mark.usefixtures("needs_ring")
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_child_uses_plain_calls_and_the_ring_of_the_parent_goes_on(tmp_path: Path) -> None:
     program = """
         import os, sys
@@ -330,7 +330,7 @@ def test_a_child_uses_plain_calls_and_the_ring_of_the_parent_goes_on(tmp_path: P
 
 
 @pytest.mark.usefixtures("needs_ring")
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_child_of_a_parent_whose_ring_is_busy_does_not_hang(tmp_path: Path) -> None:
     program = """
         import os, sys, threading, warnings

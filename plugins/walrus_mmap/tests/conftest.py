@@ -46,10 +46,14 @@ def system_kind(request, monkeypatch):
 
 
 @pytest.fixture
-def native_only(system_kind):
-    """Skip the portable half, where the system has nothing to test."""
-    if system_kind == "portable":
-        pytest.skip("this system (as pretended) has no such call")
+def needs(system_kind):
+    """Return a function that skips the portable half of a test of a call which that does without."""
+
+    def check(call):
+        if system_kind == "portable":
+            pytest.skip(f"this system (as pretended) has no {call}")
+
+    return check
 
 
 @pytest.fixture

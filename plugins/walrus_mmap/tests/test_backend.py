@@ -52,7 +52,6 @@ def test_modes_do_not_depend_on_the_umask(backend, tmp_path, umask, mask):
     assert mode(tmp_path / "a") == mode(tmp_path / "a" / "b") == 0o700
 
 
-@pytest.mark.skipif(not hasattr(os, "fchmod"), reason="this system has no fchmod")
 def test_modes_under_a_umask_that_takes_everything(tmp_path, umask):
     umask(0o777)
     backend = MmapBackend()

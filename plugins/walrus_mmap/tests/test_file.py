@@ -51,8 +51,9 @@ def test_what_was_written_is_read_by_every_way(make_file, tmp_path, write, is_re
 
 
 @pytest.mark.parametrize("way", ["write_at", "write_many"])
-def test_short_counts_of_writes_go_on(make_file, native_only, monkeypatch, way):
+def test_short_counts_of_writes_go_on(make_file, needs, monkeypatch, way):
     """The system may write less than it was given: 2 GiB are over, or a signal came."""
+    needs("pwrite and pwritev")
     file = make_file(PAGE_BYTES)
     pwrite, pwritev = os.pwrite, os.pwritev
     monkeypatch.setattr(os, "pwrite", lambda number, data, at: pwrite(number, data[:3], at))
@@ -138,7 +139,7 @@ def test_growing_with_a_window_out(make_file, system_kind):
     assert file.read_at(4 * PAGE_BYTES - 3, 3) == b"end"
 
 
-def test_old_maps_are_closed_once_their_windows_are_gone(make_file, native_only):
+def test_old_maps_are_closed_once_their_windows_are_gone(make_file):
     file = make_file(PAGE_BYTES)
     before = descriptors()
     for pages in range(1, 40):
@@ -236,7 +237,8 @@ def test_a_dropped_file_is_closed_without_a_sync(backend, tmp_path, monkeypatch)
     assert peek(tmp_path / "file")[:1] == b"x"
 
 
-def test_pages_that_were_let_go_keep_their_bytes(make_file, tmp_path, native_only):
+def test_pages_that_were_let_go_keep_their_bytes(make_file, tmp_path, needs):
+    needs("MADV_DONTNEED")
     file = make_file(4 * MIB)
     file.reserve(0, 4 * MIB)
     window = file.memory(0, 4 * MIB)
@@ -259,7 +261,7 @@ def test_pages_that_were_let_go_keep_their_bytes(make_file, tmp_path, native_onl
 @pytest.mark.parametrize(
     ("number", "is_told"), [(errno.ENOMEM, False), (errno.EAGAIN, False), (errno.EIO, True)]
 )
-def test_advice_that_finds_no_room_is_left_out(native_only, number, is_told):
+def test_advice_that_finds_no_room_is_left_out(number, is_told):
     class Crowded:
         def __len__(self):
             return MIB

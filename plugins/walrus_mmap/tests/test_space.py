@@ -117,7 +117,8 @@ def test_a_file_size_limit_is_an_error_that_changes_nothing(tmp_path, run_child)
     )
 
 
-def test_discard_zeroes_and_gives_the_space_back(make_file, tmp_path, native_only):
+def test_discard_zeroes_and_gives_the_space_back(make_file, tmp_path, needs):
+    needs("fallocate")
     file = make_file(4 * MIB)
     file.reserve(0, 4 * MIB)
     file.write_at(0, b"z" * (4 * MIB))
@@ -139,7 +140,8 @@ def test_discard_where_no_space_can_be_given_back(make_file, monkeypatch):
     assert file.read_at(0, MIB) == b"z" * 5 + bytes(MIB - 10) + b"z" * 5
 
 
-def test_discarded_space_is_reserved_again_before_a_write(make_file, native_only, monkeypatch):
+def test_discarded_space_is_reserved_again_before_a_write(make_file, needs, monkeypatch):
+    needs("fallocate")
     file = make_file(8 * PAGE_BYTES)
     file.write_at(0, b"z" * 8 * PAGE_BYTES)
     file.discard(PAGE_BYTES + 10, 2 * PAGE_BYTES)

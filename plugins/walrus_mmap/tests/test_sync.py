@@ -91,7 +91,8 @@ def resident_bytes(path):
         return sum(flag & 1 for flag in flags) * mmap.PAGESIZE
 
 
-def test_drop_cache_empties_the_page_cache(make_file, tmp_path, native_only):
+def test_drop_cache_empties_the_page_cache(make_file, tmp_path, needs):
+    needs("posix_fadvise")
     file = make_file(MIB)
     file.write_at(0, b"z" * MIB)
     assert resident_bytes(tmp_path / "file") == MIB
@@ -102,8 +103,9 @@ def test_drop_cache_empties_the_page_cache(make_file, tmp_path, native_only):
     assert file.read_at(0, MIB) == b"z" * MIB
 
 
-def test_drop_cache_makes_durable_first(make_file, native_only, monkeypatch):
+def test_drop_cache_makes_durable_first(make_file, needs, monkeypatch):
     """Dirty pages stay in the cache: what they hold would be taken for what the medium holds."""
+    needs("posix_fadvise")
 
     def fail(descriptor):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -115,7 +117,8 @@ def test_drop_cache_makes_durable_first(make_file, native_only, monkeypatch):
         file.drop_cache()
 
 
-def test_drop_cache_is_honest_about_windows(make_file, native_only):
+def test_drop_cache_is_honest_about_windows(make_file, needs):
+    needs("posix_fadvise")
     file = make_file(MIB)
     file.write_at(0, b"z" * MIB)
     with file.memory(0, 10) as window:
