@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from random import Random
 from types import SimpleNamespace
 from unittest import mock
@@ -23,6 +23,14 @@ class StillFlusher:
 
     def stop(self, wait: bool) -> None:
         """Nothing runs."""
+
+    def end(self) -> list[BaseException]:
+        """Nothing runs, and nothing is interrupted."""
+        return []
+
+    def run_last(self, call: Callable[[], None]) -> None:
+        """Run it: no work is under way."""
+        call()
 
 
 @contextlib.contextmanager
