@@ -113,15 +113,14 @@ class Engine:
             self.events.segment_reclaimed,
         )
         self.allocator.start(*recovered.inventory.in_use)
-        schedule = options.fsync_schedule
         self.syncer = Syncer(
             self.files,
             self.cursors,
             self.gate,
             self.events.synced,
             self._sealed,
-            wake=self._flusher.wake if schedule.kind == "interval" else (lambda: None),
-            urge=self._flusher.wake if schedule.kind == "never" else (lambda: None),
+            wake=self._flusher.wake if options.fsync_schedule.kind == "interval" else (lambda: None),
+            urge=self._flusher.wake if options.fsync_schedule.kind == "never" else (lambda: None),
             durable_writes=options.durable_writes,
             keeps_noted=self._waits,
         )
@@ -389,6 +388,7 @@ class Engine:
             self.gate.leave(CLOSED)
             self._flusher.stop(wait=False)
             if self._lock is not None:
+                self._lock.leave()
                 self._flusher.run_last(self._lock.drop)
 
     def after_fork(self) -> None:

@@ -13,15 +13,30 @@ import errno
 import os
 import stat
 import threading
+import time
 from collections.abc import Callable, Hashable
 from typing import Optional
 
 from walrus_core import format as fmt
 from walrus_core.errors import LockedError, is_harmless, storage_error
 
-_registry: dict[Hashable, object] = {}
+
+class Holder:
+    """One lock, as the registry knows it."""
+
+    __slots__ = ("is_leaving",)
+
+    def __init__(self) -> None:
+        self.is_leaving = False
+        """It will be given up as soon as the background thread is done with what it is at."""
+
+
+_registry: dict[Hashable, Holder] = {}
 """Who holds a directory in this process, by what names it."""
 _registry_lock = threading.RLock()
+LEAVING_S_MAX = 10.0
+"""How long to wait for a lock that is being given up."""
+LEAVING_PAUSE_S = 0.001
 _PID_MAX_BYTES = 32
 _LOCK_BYTE_AT = 1 << 30
 """Where Windows locks its one byte: behind the process number, which others may read."""
@@ -115,7 +130,7 @@ class DirectoryLock:
         """
         self._path = path
         self._read_only = read_only
-        self._token = object()
+        self._token = Holder()
         on_disk = identity is None
         others = ""
         if on_disk:
@@ -127,8 +142,7 @@ class DirectoryLock:
             identity = (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
         # The key first: whatever interrupts from here on, ``drop`` finds what is ours.
         self._key = identity
-        with _registry_lock:
-            holder = _registry.setdefault(identity, self._token)
+        holder = self._register(identity)
         if holder is not self._token:
             raise LockedError(path=path, pid=os.getpid(), holder=f"this process (pid {os.getpid()})")
         if not on_disk:
@@ -140,6 +154,19 @@ class DirectoryLock:
             raise
         if others and warn is not None:
             warn("the directory %s can be written to by %s, who could replace files of the log", path, others)
+
+    def _register(self, key: Hashable) -> Holder:
+        """Enter the registry, unless somebody else is there. Returns: who is.
+
+        A log that was dropped unclosed is waited for: its last step is nobody's to call.
+        """
+        deadline_s = time.monotonic() + LEAVING_S_MAX
+        while True:
+            with _registry_lock:
+                holder = _registry.setdefault(key, self._token)
+            if holder is self._token or not holder.is_leaving or time.monotonic() >= deadline_s:
+                return holder
+            time.sleep(LEAVING_PAUSE_S)
 
     def _take_file(self) -> None:
         path = os.path.join(self._path, fmt.LOCK_NAME)
@@ -210,8 +237,16 @@ class DirectoryLock:
                 os.ftruncate(self._descriptor, 0)
         self.drop()
 
+    def leave(self) -> None:
+        """Tell that ``drop`` will come soon: whoever wants the directory waits for it."""
+        self._token.is_leaving = True
+
     def drop(self) -> None:
         """Give the lock up without a change of the file; idempotent."""
+        # The file first: who finds the registry empty takes it.
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
         key = self._key
         if key is not None:
             with _registry_lock:
@@ -219,9 +254,6 @@ class DirectoryLock:
                     del _registry[key]
         # Forgotten last: what an interrupt leaves undone, the next call does.
         self._key = None
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
 
     def forget_in_child(self) -> None:
         """After fork, in the child: drop the inherited descriptor, so that the parent's close

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 
 import pytest
-from helpers import NEVER, WHOLE_BLOCK, wait_until
+from helpers import NEVER, WHOLE_BLOCK
 
-from walrus_core import ReadConsistency, Walrus
+from walrus_core import ReadConsistency, Walrus, lock
 from walrus_core.errors import LockedError
 from walrus_core.flusher import Flusher
 from walrus_core.memory import MemoryBackend, MemoryStore
@@ -84,26 +84,18 @@ def test_an_interrupted_close_waits_for_what_the_background_thread_is_at(removin
     assert backend.removed == removed
 
 
-def test_a_log_dropped_at_work_keeps_its_directory_until_the_thread_is_done(removing):
+def test_a_log_dropped_at_work_keeps_its_directory_until_the_thread_is_done(removing, monkeypatch):
     wal, backend = removing
     with pytest.warns(ResourceWarning, match="unclosed log"):
         wal.__del__()
+    monkeypatch.setattr(lock, "LEAVING_S_MAX", 0.05)
     with pytest.raises(LockedError):
         open_again(backend)
-    backend.may_go_on.set()
-    wait_until(lambda: bool(backend.removed))
-    opened = []
-
-    def opens() -> bool:
-        try:
-            opened.append(open_again(backend))
-        except LockedError:
-            return False
-        return True
-
-    wait_until(opens)
-    assert opened[0].append_for_topic("t", b"next") == 8
-    opened[0].close()
+    monkeypatch.setattr(lock, "LEAVING_S_MAX", 30.0)
+    threading.Timer(0.1, backend.may_go_on.set).start()
+    with open_again(backend) as again:
+        assert backend.removed
+        assert again.append_for_topic("t", b"next") == 8
 
 
 def test_a_log_dropped_at_rest_gives_its_directory_up_at_once():
