@@ -151,9 +151,18 @@ def test_entries_wait_for_the_interval_and_one_sync_at_most(memory_store):
     wal, backend = with_faults(memory_store, fsync_schedule=FsyncSchedule.milliseconds(200))
     wal.append_for_topic("t", b"first")
     backend.during("sync", lambda: time.sleep(sync_s), suffix=".wal", times=None)
-    appended_s = []
+    appended_s, late_s = [], [0.0]
     oldest_s = 0.0
     end_s = time.monotonic() + 1.5
+
+    def sleeper() -> None:
+        """How late a thread wakes here: the background thread wakes as late, twice for each sync."""
+        while (started_s := time.monotonic()) < end_s:
+            time.sleep(0.01)
+            late_s[0] = max(late_s[0], time.monotonic() - started_s - 0.01)
+
+    thread = threading.Thread(target=sleeper)
+    thread.start()
     while (now_s := time.monotonic()) < end_s:
         appended_s.append(now_s)
         wal.append_for_topic("t", b"next")
@@ -161,9 +170,12 @@ def test_entries_wait_for_the_interval_and_one_sync_at_most(memory_store):
         if durable <= wal.next_offset("t") - 1:
             oldest_s = max(oldest_s, time.monotonic() - appended_s[max(0, durable - 1)])
         time.sleep(0.002)
-    assert wal.durable_offset("t") > 100
+    thread.join()
+    assert wal.durable_offset("t") > 100 or late_s[0] > 0.05
     assert oldest_s > interval_s, "the sync is too fast for this test"
-    assert oldest_s < interval_s + sync_s + 0.1, f"not durable after {oldest_s:.3f} s"
+    assert oldest_s < interval_s + sync_s + 0.1 + 3 * late_s[0], (
+        f"{oldest_s:.3f} s, threads {late_s[0]:.3f} late"
+    )
 
 
 # --- group commit -----------------------------------------------------------------------------------
