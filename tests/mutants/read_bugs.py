@@ -8,6 +8,7 @@ from .log_bugs import COVER, DURABILITY, POWER, REUSE, TAKEN_BACK
 DAMAGE = "tests/api/test_damage.py"
 FILES = "tests/api/test_files.py"
 CURSORS = "tests/api/test_cursor_file.py"
+GIVING_UP = "tests/api/test_giving_up.py"
 
 BUGS = [
     # --- frames and pages -------------------------------------------------------------------------
@@ -338,6 +339,23 @@ BUGS = [
         "        if False:\n",
         "a second log of the process on a directory in memory is let in",
         ("tests/defects/test_w19_w23.py::test_w23_a_second_log_on_the_directory_is_refused_in_one_process",),
+    ),
+    Bug(
+        "directory given up beside the background thread",
+        "walrus_core/engine.py",
+        "        errors = self._flusher.end()\n",
+        "        errors: list[BaseException] = []\n",
+        "after an interrupted close the thread removes a segment that the next log has leased blocks in",
+        (f"{GIVING_UP}::test_an_interrupted_close_waits_for_what_the_background_thread_is_at",),
+    ),
+    Bug(
+        "directory of a dropped log given up at once",
+        "walrus_core/flusher.py",
+        "    while last and working.acquire(blocking=False):\n        try:\n            while last:\n"
+        "                last.pop()()\n        finally:\n            working.release()\n",
+        "    while last:\n        last.pop()()\n",
+        "the same after a log that nobody closed",
+        (f"{GIVING_UP}::test_a_log_dropped_at_work_keeps_its_directory_until_the_thread_is_done",),
     ),
     Bug(
         "log used in a forked child",
