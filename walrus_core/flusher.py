@@ -133,9 +133,11 @@ def _work(
         if target is None:
             return
         started_s = time.monotonic()
-        with working:
-            again = target.tick()
-        _run_last(working, last)
+        try:
+            with working:
+                again = target.tick()
+        finally:
+            _run_last(working, last)
         del target
         wait_s = interval_s
         if again:

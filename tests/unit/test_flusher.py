@@ -169,3 +169,49 @@ def test_it_starts_once_not_after_a_stop_and_not_inside_its_own_start(monkeypatc
     assert len(started) == 1
     begun.stop(wait=True)
     del work
+
+
+def test_what_comes_last_waits_for_the_work_and_comes_even_if_that_fails():
+    """Asked for in the middle of the work it is done behind it; asked for at rest, at once."""
+    done = []
+
+    class Failing:
+        def tick(self):
+            thread.run_last(lambda: done.append("last"))
+            done.append("work")
+            raise RuntimeError
+
+    worker = Failing()
+    thread = flusher.Flusher(worker, 0)
+    thread._wakes.put(None)
+    thread._ended.acquire()
+    with pytest.raises(RuntimeError):
+        flusher._run(
+            thread._ended,
+            thread._worker,
+            thread._wakes,
+            thread._stops,
+            0,
+            thread._working,
+            thread._last,
+        )
+    assert done == ["work", "last"]
+    thread.run_last(lambda: done.append("at rest"))
+    assert done == ["work", "last", "at rest"]
+
+
+def test_an_end_is_waited_for_however_often_that_is_interrupted(monkeypatch):
+    """And what interrupted it is told."""
+    thread = flusher.Flusher(SimpleQueue(), 0)
+    interrupts = [KeyboardInterrupt(), TimeoutError(), None]
+
+    def stop(self, wait):
+        assert wait
+        if (found := interrupts.pop(0)) is not None:
+            raise found
+
+    monkeypatch.setattr(flusher.Flusher, "stop", stop)
+    assert [type(found) for found in thread.end()] == [KeyboardInterrupt, TimeoutError]
+    assert interrupts == []
+    interrupts.append(MemoryError())
+    assert [type(found) for found in thread.end()] == [MemoryError]
