@@ -6,15 +6,19 @@ import random
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from walrus_core.engine import Engine
 from walrus_core.memory import MemoryBackend, MemoryStore
 from walrus_core.testing import SimulatedBackend, SimulatedDisk
 from walrus_core.testing.contract import LAWS, check_backend, judge_backend, judge_law
+from walrus_core.testing.laws_log import abandon, open_log
 from walrus_core.testing.machine import run_machine
 from walrus_core.testing.subject import BrokenLaw, Subject
 from walrus_core.testing.suite import BackendSuite
@@ -57,6 +61,25 @@ def test_the_same_laws_hold_for_the_sound_one(law_name: str) -> None:
     verdict = judge_law(LAWS[law_name], subject_of(Around, "/kit"))
     assert not verdict.is_broken, verdict
     assert verdict.reason is None, verdict
+
+
+def test_a_log_that_dies_while_its_thread_is_at_work_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The directory is the log's until then: a law must not take that for a fault of the backend."""
+    tick, at_work = Engine.tick, threading.Event()
+
+    def slowly(engine: Engine) -> bool:
+        at_work.set()
+        time.sleep(0.1)
+        return tick(engine)
+
+    monkeypatch.setattr(Engine, "tick", slowly)
+    store = MemoryStore()
+    subject = Subject(lambda _directory, **_options: MemoryBackend(store=store), "/kit")
+    wal = open_log(subject)
+    wal._engine._flusher.wake()
+    assert at_work.wait(20)
+    abandon(wal)
+    open_log(subject).close()
 
 
 @pytest.mark.parametrize(

@@ -45,10 +45,14 @@ def open_log(subject: Subject, backend: Optional[Backend] = None, **options: Any
 
 
 def abandon(wal: Walrus) -> None:
-    """Let go of a log as the death of the process would: nothing is written, nothing synced."""
+    """Let go of a log as the death of the process would: nothing is written, nothing synced.
+
+    Waits for what the background thread is at: until it is done the directory is nobody else's.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         wal.__del__()
+    wal._engine._flusher.stop(wait=True)
 
 
 def check_log(wal: Walrus, expected: list[bytes], *, least: Optional[int] = None, ends: Any = None) -> None:
