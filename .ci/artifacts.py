@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 from filelock import FileLock
@@ -133,7 +134,10 @@ def install(artifacts: Artifacts, mode: str, extras: str, plugins: list[str], li
     if liburing:
         needs += [f"{wheel}[uring]" for wheel in wheels if Path(wheel).name.startswith("walrus_fd-")]
     pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
-    run([*pip, *needs])
+    # liburing is compiled, 2 to 3 minutes: who comes second finds the wheel in the cache of pip.
+    lock = FileLock(CACHE / f"liburing-{sys.implementation.cache_tag}.lock") if liburing else nullcontext()
+    with lock:
+        run([*pip, *needs])
     # Of one version, so that pip takes those of older sources for the same.
     run([*pip, "--no-deps", "--force-reinstall", *wheels])
     stamp.write_text(wanted)
