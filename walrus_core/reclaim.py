@@ -19,6 +19,11 @@ from walrus_core.gate import RLock, take_lock
 from walrus_core.topic import Topic
 
 
+def _is_done(topic: Topic, block: Block) -> bool:
+    """True where neither an append nor a sync will touch the block any more."""
+    return block is not topic.active and block.tail is None and block not in topic.unsynced
+
+
 class Reclaimer:
     """Frees consumed blocks. Threads: any; runs one at a time."""
 
@@ -92,24 +97,20 @@ class Reclaimer:
             return count
 
     def _give_up_detached(self) -> None:
-        """Give up the slots of detached blocks. After an interrupt the last one is given up once more,
+        """Give up the slots of detached blocks. After an interrupt one of them is given up once more,
         which changes nothing as long as nothing was wiped in between."""
         while self._detached:
-            block = self._detached[-1]
+            # The first: readers add others at the end meanwhile.
+            block = self._detached[0]
             self._allocator.give_up(block.segment, block.header.slot, block.header.slots)
-            self._detached.pop()
+            del self._detached[0]
 
     def _passed_end(self, topic: Topic) -> int:
         """Return the end of the leading blocks that all cursors have passed and that are synced; 0: none."""
         passed = self._passed(topic)
         end = 0
         for block, following in itertools.pairwise(list(topic.blocks)):
-            if (
-                block is topic.active
-                or block.tail is not None
-                or block in topic.unsynced
-                or following.first_offset > passed
-            ):
+            if not _is_done(topic, block) or following.first_offset > passed:
                 break
             end = following.first_offset
         return end
@@ -130,6 +131,9 @@ class Reclaimer:
             if not take_lock(topic.read_lock, held):
                 return
             while len(topic.blocks) > 1 and topic.blocks[1].first_offset <= topic.low_water:
+                # One that an interrupted append left empty ends at the low water and may be yet to seal.
+                if not _is_done(topic, topic.blocks[0]):
+                    return
                 # Out of the topic and into the list in one step: an interrupt loses no block, and
                 # none is given up that a reader can still find.
                 self._detached.extend(map(topic.blocks.pop, (0,)))

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 
 import pytest
-from helpers import LOOSE, NEVER, WHOLE_BLOCK, contents, with_faults
+from helpers import LOOSE, NEVER, WHOLE_BLOCK, contents, read_all, with_faults
 
 from walrus_core import format as fmt
 from walrus_core import pages
 from walrus_core.cursorfile import LOG_PAGE, cursor_page_key
 from walrus_core.errors import DiskFullError
+from walrus_core.flusher import Flusher
 
 
 def block_of(wal, topic):
@@ -121,3 +122,67 @@ def test_a_segment_that_was_removed_does_not_come_back(memory_store):
     survivors = [os.path.basename(path) for path in backend.synced_store().files if path.endswith(".wal")]
     assert survivors == memory_store.names(".wal")
     assert len(survivors) == 1
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("blocks_per_segment", [2, 8])
+def test_an_empty_block_of_an_interrupted_append_waits_for_its_seal(
+    memory_store, monkeypatch, blocks_per_segment
+):
+    """The block after it begins at the same offset, so by offsets alone it could go when that one is read."""
+    monkeypatch.setattr(Flusher, "wake", lambda _self: None)
+    wal, backend = with_faults(memory_store, fsync_schedule=NEVER, blocks_per_segment=blocks_per_segment)
+    wal.append_for_topic("t", b"0" * WHOLE_BLOCK)
+    # The header page of the next block is written, and then the frame is not.
+    rule = backend.during("write", interrupt, suffix=".wal", skip=1)
+    with pytest.raises(KeyboardInterrupt):
+        wal.append_for_topic("t", b"1" * WHOLE_BLOCK)
+    assert rule.acted
+    wal.sync()
+    empty = block_of(wal, "t")
+    wal.append_for_topic("t", b"after")
+    assert empty is not block_of(wal, "t")
+    assert empty.first_offset == block_of(wal, "t").first_offset == 1
+    assert wal.read_next("t").offset == 0
+    wal._engine.reclaimer.run()
+    assert wal.oldest_offset("t") == 1
+    # Its slot is nobody else's while its seal is to come.
+    wal.append_for_topic("u", b"u")
+    assert (block_of(wal, "u").segment, block_of(wal, "u").base) != (empty.segment, empty.base)
+    wal.sync()
+    wal.sync()
+    assert empty not in wal._engine.topics["t"].blocks
+    assert read_all(wal, "t") == [b"after"]
+    with memory_store.killed().open() as again:
+        assert again.recovery_report.damages == ()
+        assert contents(again, "t") == [b"after"]
+        assert contents(again, "u") == [b"u"]
+
+
+def test_a_block_that_a_reader_passes_on_meanwhile_is_given_up_too(memory_store, monkeypatch):
+    monkeypatch.setattr(Flusher, "wake", lambda _self: None)
+    wal = memory_store.open(fsync_schedule=NEVER)
+    for topic in ("t", "u"):
+        for number in range(2):
+            wal.append_for_topic(topic, bytes([number]) * WHOLE_BLOCK)
+    wal.sync()
+    reclaimer, allocator = wal._engine.reclaimer, wal._engine.allocator
+    for topic in ("t", "u"):
+        wal.read_next(topic)
+    give_up, given_up = allocator.give_up, []
+
+    def slowly(segment, slot, slots):
+        give_up(segment, slot, slots)
+        if not given_up:
+            # As if another thread's reader had let go of its topic just now.
+            reclaimer._detached.append(late)
+        given_up.append((segment.sequence, slot))
+
+    late = wal._engine.topics["u"].blocks.pop(0)
+    monkeypatch.setattr(allocator, "give_up", slowly)
+    reclaimer.run()
+    assert sorted(given_up) == [(1, 0), (1, 2)]
+    assert not reclaimer._detached
