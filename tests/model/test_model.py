@@ -20,7 +20,7 @@ from .places import FolderPlace, MemoryPlace, find_class
 # Making a failure small may take hypothesis five minutes; cut off before, it would say nothing.
 pytestmark = pytest.mark.timeout(900)
 
-EXAMPLES = int(os.environ.get("WALRUS_EXAMPLES", "100" if hot.COMPILED else "20"))
+EXAMPLES = int(os.environ.get("WALRUS_EXAMPLES", "60" if hot.COMPILED else "20"))
 
 settings.register_profile(
     "walrus-model",
