@@ -57,13 +57,15 @@ def test_everything_is_found(golden, backend, archive):
         )
 
 
+@pytest.mark.parametrize("reader", BACKENDS)
+@pytest.mark.parametrize("writer", BACKENDS)
 @pytest.mark.parametrize("archive", ARCHIVES, ids=lambda path: path.name.removesuffix(".tar.xz"))
-def test_a_golden_log_goes_on(golden, archive):
+def test_a_golden_log_goes_on(golden, writer, reader, archive):
     directory, expected = golden
-    with Walrus(directory, backend=make_backend("fd")) as wal:
+    with Walrus(directory, backend=make_backend(writer)) as wal:
         for name, facts in expected.items():
             assert wal.append_for_topic(name, payload(1, 100)) == facts["next"]
-    with Walrus(directory, backend=make_backend("mmap")) as wal:
+    with Walrus(directory, backend=make_backend(reader)) as wal:
         for name, facts in expected.items():
             entries = list(wal.topic(name))
             assert len(entries) == len(facts["entries"]) + 1
