@@ -30,7 +30,7 @@ def texts() -> list[Path]:
     found = []
     for path in [*ROOT.iterdir(), *below]:
         parts = path.relative_to(ROOT).parts
-        built = {"build", "__pycache__", ".pytest_cache", "golden"} & set(parts)
+        built = {"build", "__pycache__", ".pytest_cache", ".tox", "golden"} & set(parts)
         if not built and path.is_file() and (path.suffix in SUFFIXES or path.name in SCRIPTS):
             found.append(path)
     return sorted(found)
