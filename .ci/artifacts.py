@@ -28,6 +28,8 @@ from filelock import FileLock
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".tox" / "artifacts"
 CORE = "walrus_core"
+# What an sdist holds or is made by; tox.ini and the like may change without a new compile.
+INGREDIENTS = (CORE, "plugins", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py")
 SWITCHES = {"ext": {"WALRUS_REQUIRE_EXT": "1"}, "noext": {"WALRUS_DISABLE_EXT": "1"}}
 
 
@@ -57,7 +59,7 @@ def fingerprint() -> str:
     """Return a checksum of everything that a distribution may be made of."""
     sums = hashlib.sha256()
     for path in sources():
-        if len(path.parts) == 1 or path.parts[0] in (CORE, "plugins"):
+        if path.parts[0] in INGREDIENTS:
             sums.update(f"{path}\0{hashlib.sha256((ROOT / path).read_bytes()).hexdigest()}\0".encode())
     return sums.hexdigest()[:16]
 
