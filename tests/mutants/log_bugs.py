@@ -313,6 +313,26 @@ BUGS = [
         (f"{DURABILITY}::test_a_block_of_several_slots_is_wiped_without_a_trace_of_damage",),
     ),
     Bug(
+        "empty block given back unsealed",
+        "walrus_core/reclaim.py",
+        "                if not _is_done(topic, topic.blocks[0]):\n                    return\n",
+        "",
+        "the seal of a block that an interrupted append left empty lands in a slot that was given back",
+        (f"{REUSE}::test_an_empty_block_of_an_interrupted_append_waits_for_its_seal",),
+    ),
+    Bug(
+        "last detached block forgotten",
+        "walrus_core/reclaim.py",
+        "            block = self._detached[0]\n"
+        "            self._allocator.give_up(block.segment, block.header.slot, block.header.slots)\n"
+        "            del self._detached[0]\n",
+        "            block = self._detached[-1]\n"
+        "            self._allocator.give_up(block.segment, block.header.slot, block.header.slots)\n"
+        "            self._detached.pop()\n",
+        "a block that a reader passes on meanwhile is taken for the one just given up, and its space is lost",
+        (f"{REUSE}::test_a_block_that_a_reader_passes_on_meanwhile_is_given_up_too",),
+    ),
+    Bug(
         "low water not durable before the wipe",
         "walrus_core/reclaim.py",
         "            if found:\n                self._cursors.sync()\n",
