@@ -6,7 +6,7 @@ project = "walrus"
 author = "the authors of walrus"
 release = version = version_of("walrus-core")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["changes", "_build", "**/.pytest_cache"]
+exclude_patterns = ["**/.tox", "changes", "_build", "**/.pytest_cache"]
 html_theme = "furo"
 html_title = f"walrus {release}"
 html_show_copyright = False
