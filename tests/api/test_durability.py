@@ -171,7 +171,7 @@ def test_entries_wait_for_the_interval_and_one_sync_at_most(memory_store):
             oldest_s = max(oldest_s, time.monotonic() - appended_s[max(0, durable - 1)])
         time.sleep(0.002)
     thread.join()
-    assert wal.durable_offset("t") > 100 or late_s[0] > 0.05
+    assert wal.durable_offset("t") > 100
     assert oldest_s > interval_s, "the sync is too fast for this test"
     assert oldest_s < interval_s + sync_s + 0.1 + 3 * late_s[0], (
         f"{oldest_s:.3f} s, threads {late_s[0]:.3f} late"
