@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import gc
 import importlib
 import importlib.util
 import inspect
+import logging
 import os
 import shutil
 import signal
@@ -155,6 +157,24 @@ class Store:
 def _no_walrus_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
+
+
+def _process_state() -> dict[str, object]:
+    """Return what a test may change for itself, and has to put back for those after it."""
+    return {
+        "logging": (logging.getLogger("walrus_core").level, logging.root.manager.disable),
+        "signals": (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)),
+        "folder": os.getcwd(),
+        "collector": gc.isenabled(),
+        "switch interval": sys.getswitchinterval(),
+    }
+
+
+@pytest.fixture(autouse=True)
+def _leaves_the_process_as_it_was() -> Iterator[None]:
+    before = _process_state()
+    yield
+    assert _process_state() == before
 
 
 @pytest.fixture

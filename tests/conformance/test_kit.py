@@ -95,7 +95,8 @@ def test_a_log_that_dies_while_its_thread_is_at_work_is_waited_for(monkeypatch: 
 )
 def test_the_state_machine_finds_it_too(flaw: str) -> None:
     with pytest.raises(BrokenLaw):
-        run_machine(subject_of(BROKEN[flaw][0], "/kit"), 400, seed=1, shrinks=False)
+        # Enough for any draws: what a seed draws depends also on which modules are loaded.
+        run_machine(subject_of(BROKEN[flaw][0], "/kit"), 4000, seed=1, shrinks=False)
 
 
 # --- without pytest ---------------------------------------------------------------------------

@@ -88,11 +88,22 @@ def still() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing is logged meanwhile, and afterwards what was logged before."""
+    logger = logging.getLogger("walrus_core")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def run_faults(schedule: str, seed: int, parts: int = 16) -> Counter[str]:
     """Run one part of all faults. Raises: AssertionError: a law was broken; says with which fault."""
     counts: Counter[str] = Counter()
-    logging.getLogger("walrus_core").setLevel(logging.CRITICAL)
-    with still():
+    with still(), quiet():
         base = ShortBase("unclean", schedule)
         for fault in base.faults()[seed::parts]:
             base.run(fault)

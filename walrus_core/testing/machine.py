@@ -279,7 +279,8 @@ class BackendMachine(RuleBasedStateMachine):
 def run_machine(subject: Subject, examples: int, *, seed: Optional[int] = None, shrinks: bool = True) -> None:
     """Run the machine on a backend. A failure prints the steps, and what repeats it.
 
-    ``seed`` None draws anew each time; a number replays the same runs. ``shrinks`` False takes the first
+    ``seed`` None draws anew each time; a number replays the same runs, in a process that has loaded
+    the same modules (Hypothesis takes constants from them). ``shrinks`` False takes the first
     failure as it comes, instead of looking for the shortest (which may take minutes). Raises: BrokenLaw, or
     what the backend raised.
     """
