@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Optional
 
 from walrus_core import format as fmt
@@ -363,18 +363,9 @@ class Engine:
         """Give back what is held, whatever state it is in; can be done again. Raises: the first error."""
         # Until the thread has ended, which may be removing a file, the directory must be nobody else's.
         errors = self._flusher.end()
-        steps: Iterable[Callable[[], object]] = [
-            *(topic.close_tails for topic in self.topics.values()),
-            self.files.close,
-            lambda: self.gate.leave(CLOSED),
-            self.backend.close,
-        ]
-        for step in steps:
-            try:
-                step()
-            except BaseException as error:
-                # An interrupt too: it is raised again when everything has been given back.
-                errors.append(error)
+        steps = [topic.close_tails for topic in self.topics.values()]
+        steps += [self.files.close, lambda: self.gate.leave(CLOSED), self.backend.close]
+        errors += lifetime.give_back(steps)
         if self._lock is not None:
             self._lock.release()
         self._is_released = True

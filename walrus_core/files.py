@@ -205,20 +205,22 @@ class FileCache:
         if handle is not None:
             with self._lock:
                 self._open[file] = None
-                self._make_room()
+                self._make_room(file)
         return file
 
     def hold(self, file: LogFile) -> SegmentFile:
         """Open ``file`` if need be and keep it open until ``let_go``. Raises: StorageError."""
         with self._lock:
+            # Noted before it is open: ``close`` must know of it whenever an interrupt comes.
+            self._open[file] = None
+            self._open.move_to_end(file)
             if file.handle is None:
                 try:
                     file.handle = self.backend.open(file.path)
                 except OSError as error:
+                    del self._open[file]
                     raise storage_error(error, file.path, "open") from error
-                self._make_room()
-            self._open[file] = None
-            self._open.move_to_end(file)
+                self._make_room(file)
             file.holds += 1
             return file.handle
 
@@ -227,12 +229,12 @@ class FileCache:
         with self._lock:
             file.holds -= 1
 
-    def _make_room(self) -> None:
-        excess = len(self._open) + 1 - self._limit
+    def _make_room(self, newest: LogFile) -> None:
+        excess = len(self._open) - self._limit
         if excess <= 0:
             return
         for file in list(self._open):
-            if file.holds == 0 and not file.is_dirty:
+            if file.holds == 0 and not file.is_dirty and file is not newest:
                 self._close(file)
                 excess -= 1
                 if excess <= 0:

@@ -1,14 +1,16 @@
-"""A directory becomes somebody else's only when nothing of the log that had it is under way any more."""
+"""A directory becomes somebody else's only when nothing of the log that had it is under way any more,
+and all that the log held is given back, whatever interrupts."""
 
 from __future__ import annotations
 
 import threading
 
 import pytest
-from helpers import NEVER, WHOLE_BLOCK
+from helpers import NEVER, WHOLE_BLOCK, contents, with_faults
 
 from walrus_core import ReadConsistency, Walrus, lock
 from walrus_core.errors import LockedError
+from walrus_core.files import FileCache
 from walrus_core.flusher import Flusher
 from walrus_core.memory import MemoryBackend, MemoryStore
 
@@ -106,3 +108,61 @@ def test_a_log_dropped_at_rest_gives_its_directory_up_at_once():
         wal.__del__()
     with Walrus(PATH, backend=MemoryBackend(store=store), **OPTIONS) as again:
         assert again.next_offset("t") == 1
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def test_a_file_that_was_just_opened_is_closed_after_an_interrupt(memory_store, monkeypatch):
+    """``close`` knows of it although nothing was done with it yet."""
+    memory_store.open().close()
+    wal, backend = with_faults(memory_store, fsync_schedule=NEVER)
+    opened: list[object] = []
+    make_room = FileCache._make_room
+
+    def interrupted(self, *arguments):
+        if not opened:
+            opened.extend(backend.open_files)
+            raise KeyboardInterrupt
+        make_room(self, *arguments)
+
+    wal.append_for_topic("t", b"a")
+    wal.sync()
+    file = wal._engine.topics["t"].active.file
+    wal._engine.files.forget(file)
+    monkeypatch.setattr(FileCache, "_make_room", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        wal.batch_read_for_topic("t", start_offset=0)
+    assert opened and file.handle is not None
+    # Closed at once, without a use of that file.
+    wal._engine.files.close()
+    assert backend.open_files == set()
+    monkeypatch.undo()
+    assert contents(wal, "t") == [b"a"]
+    wal.close()
+
+
+@pytest.mark.parametrize("interrupts", [1, 3])
+def test_a_close_interrupted_between_two_files_closes_all(memory_store, monkeypatch, interrupts):
+    wal, backend = with_faults(memory_store, fsync_schedule=NEVER, blocks_per_segment=2)
+    for number in range(5):
+        wal.append_for_topic("t", bytes([number]) * WHOLE_BLOCK)
+    wal.sync()
+    assert len(backend.open_files) == 4
+    close, struck = FileCache.close, []
+
+    def interrupted(self):
+        if len(struck) < interrupts:
+            struck.append(len(self._open))
+            self._close(next(iter(self._open)))
+            raise KeyboardInterrupt
+        close(self)
+
+    monkeypatch.setattr(FileCache, "close", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        wal.close()
+    assert struck == [4, 3, 2][:interrupts]
+    assert backend.open_files == set()
+    assert wal.is_closed
+    with memory_store.open() as again:
+        assert again.next_offset("t") == 5

@@ -26,7 +26,7 @@ from walrus_core.errors import LockedError
 from walrus_core.flusher import Flusher
 from walrus_core.front import Express
 
-from .ledger import Effect, Images, Ledger, Model
+from .ledger import WHOLE_BLOCK, Effect, Images, Ledger, Model
 from .points import CAN_SWEEP, Struck, strike
 from .scenarios import SCENARIOS, SCHEDULES, SMALL, Scenario
 from .state import checksums_once, digest
@@ -203,6 +203,59 @@ class SlotSweep(Sweep):
         live = sum(segment.live for segment in ledger.wal._engine.allocator.segments.values())
         self.live = live if self.live is None else self.live
         assert live == self.live, f"{live} slots are in use, not {self.live}"
+
+
+class CloseSweep(Sweep):
+    """Closes at once, as the end of a ``with`` block does, and opens again."""
+
+    def _check(self, ledger: Ledger, effect: Effect, before: dict[str, int], happened: bool) -> None:
+        # A close that was struck itself may have synced nothing.
+        ends = {topic: len(entries) for topic, entries in ledger.model.entries.items()}
+        durable = before if ledger.wal.is_closed else ends
+        ledger.close()
+        self.images.check(ledger.killed(), ledger.model, effect, "closed")
+        self.images.check(ledger.backend.synced_store(), ledger.model, effect, "power cut, closed", durable)
+        assert ledger.open().recovery_report.damages == ()
+        ledger.settle(effect, happened, is_reopened=True)
+        ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule"), [case for case in CASES if SCENARIOS[case[0]].is_open], ids=lambda value: value
+)
+def test_a_close_right_after_an_interrupt_leaves_nothing_open(name: str, schedule: str) -> None:
+    sweep = CloseSweep(SCENARIOS[name], schedule)
+    whole = sweep.run(0)
+    strike_all(sweep, places(whole, f"close {name} {schedule}"))
+
+
+class ReclaimSweep(Sweep):
+    """Reads on and gives back before the next sync: what the interrupt left is met before its seal."""
+
+    def _check(self, ledger: Ledger, effect: Effect, before: dict[str, int], happened: bool) -> None:
+        ledger.settle(effect, happened)
+        ledger.read_rest("a")
+        ledger.wal._engine.reclaimer.run()
+        # Takes a slot, if one is free too early.
+        ledger.append("elsewhere", b"e" * WHOLE_BLOCK)
+        ledger.sync()
+        ledger.sync()
+        durable = {topic: len(entries) for topic, entries in ledger.model.entries.items()}
+        self.images.check(ledger.backend.synced_store(), ledger.model, Effect(), "power cut later", durable)
+        ledger.close()
+        assert ledger.open().recovery_report.damages == ()
+        self.images.check(ledger.killed(), ledger.model, Effect(), "opened again")
+        ledger.close()
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(
+    "name", ["append_leases", "append_creates_segment", "append_two_slots", "batch_blocks", "batch_segments"]
+)
+def test_what_an_interrupt_left_is_not_given_back_before_its_seal(name: str, schedule: str) -> None:
+    sweep = ReclaimSweep(SCENARIOS[name], schedule)
+    whole = sweep.run(0)
+    strike_all(sweep, places(whole, f"reclaim {name} {schedule}"))
 
 
 @pytest.mark.parametrize(
