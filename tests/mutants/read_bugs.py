@@ -284,8 +284,8 @@ BUGS = [
     Bug(
         "file closed with unsynced bytes",
         "walrus_core/files.py",
-        "            if file.holds == 0 and not file.is_dirty:",
-        "            if file.holds == 0:",
+        "            if file.holds == 0 and not file.is_dirty and file is not newest:",
+        "            if file.holds == 0 and file is not newest:",
         "a write-back error is told to a descriptor that nobody asks",
         (f"{COVER}::test_a_file_stays_open_until_its_bytes_are_synced",),
     ),
