@@ -16,6 +16,7 @@ import os
 import random
 import sys
 import warnings
+import weakref
 from collections.abc import Iterator
 from typing import Any, Optional
 
@@ -109,6 +110,7 @@ class Sweep:
             if wal is not None and ledger.wal is wal:
                 for express in ways:
                     express.blocked = wal._engine.gate.blocks_calls
+            del wal
         state = digest(ledger.wal, ledger.backend)
         if state in self._seen:
             return struck
@@ -162,14 +164,14 @@ def durable_offsets(ledger: Ledger) -> dict[str, int]:
     return {topic: wal.durable_offset(topic) for topic in wal.topics()}
 
 
-def places(whole: Struck, name: str) -> list[int]:
-    """Return the numbers of the places to strike."""
+def places(whole: Struck, name: str, count: int = PLACES) -> list[int]:
+    """Return the numbers of the places to strike: all, or a choice of ``count``."""
     if "WALRUS_SWEEP_AT" in os.environ:
         return [int(os.environ["WALRUS_SWEEP_AT"])]
     telling = whole.telling()
     if os.environ.get("WALRUS_SWEEP") == "all":
         return telling
-    return sorted(random.Random(f"{SEED} {name}").sample(telling, min(len(telling), PLACES)))
+    return sorted(random.Random(f"{SEED} {name}").sample(telling, min(len(telling), count)))
 
 
 def strike_all(sweep: Sweep, numbers: list[int]) -> None:
@@ -220,9 +222,35 @@ class CloseSweep(Sweep):
         ledger.close()
 
 
-@pytest.mark.parametrize(
-    ("name", "schedule"), [case for case in CASES if SCENARIOS[case[0]].is_open], ids=lambda value: value
-)
+class DropSweep(Sweep):
+    """Drops the log unclosed, as a program does that ends by the interrupt, and opens again."""
+
+    def _check(self, ledger: Ledger, effect: Effect, before: dict[str, int], happened: bool) -> None:
+        dropped = weakref.ref(ledger.wal)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            ledger.wal = None
+            gc.collect()
+        assert dropped() is None, "somebody keeps the log"
+        assert not ledger.backend.open_files, "files stay open behind a log that nobody has"
+        self.images.check(ledger.killed(), ledger.model, effect, "dropped")
+        assert ledger.open().recovery_report.damages == ()
+        ledger.settle(effect, happened, is_reopened=True)
+        ledger.close()
+
+
+CASES_OF_OPEN_LOGS = [case for case in CASES if SCENARIOS[case[0]].is_open]
+
+
+@pytest.mark.parametrize(("name", "schedule"), CASES_OF_OPEN_LOGS, ids=lambda value: value)
+def test_a_log_dropped_right_after_an_interrupt_leaves_nothing_open(name: str, schedule: str) -> None:
+    sweep = DropSweep(SCENARIOS[name], schedule)
+    whole = sweep.run(0)
+    # Fewer: each collects all garbage of the process.
+    strike_all(sweep, places(whole, f"drop {name} {schedule}", PLACES // 3))
+
+
+@pytest.mark.parametrize(("name", "schedule"), CASES_OF_OPEN_LOGS, ids=lambda value: value)
 def test_a_close_right_after_an_interrupt_leaves_nothing_open(name: str, schedule: str) -> None:
     sweep = CloseSweep(SCENARIOS[name], schedule)
     whole = sweep.run(0)

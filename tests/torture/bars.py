@@ -24,6 +24,7 @@ from ..mutants.bugs import BUGS
 from ..sweeps.every_fault import SCHEDULES, run_faults, still
 from ..sweeps.io_run import Base
 from ..sweeps.points import CAN_SWEEP
+from ..sweeps.test_interrupts import CASES, CASES_OF_OPEN_LOGS, CloseSweep, DropSweep, Sweep
 from ..sweeps.test_memory import CASES as MEMORY_CASES
 from .bar import Bar
 from .real_bars import REAL_BARS
@@ -32,6 +33,11 @@ LONG_PARTS = 24
 FUZZ_SECONDS = 10.0
 FUZZ_TARGETS = ("frames", "pages", "directory", "cursors", "names", "config")
 SOAK_SECONDS = 30.0
+INTERRUPTS = {
+    "used": (Sweep, CASES),
+    "closed": (CloseSweep, CASES_OF_OPEN_LOGS),
+    "dropped": (DropSweep, CASES_OF_OPEN_LOGS),
+}
 CLASSES = {"fd": "FdBackend", "mmap": "MmapBackend"}
 
 
@@ -92,15 +98,15 @@ def run_long_faults(name: str, schedule: str, seed: int) -> Mapping[str, int]:
     return {"faults": len(faults)}
 
 
-def run_interrupts(seed: int) -> Mapping[str, int]:
-    """One operation, struck at every bytecode that tells something."""
+def run_interrupts(then: str, seed: int) -> Mapping[str, int]:
+    """One operation, struck at every bytecode that tells something; what ``then`` becomes of the log."""
     from ..sweeps.scenarios import SCENARIOS
-    from ..sweeps.test_interrupts import CASES, Sweep
 
-    name, schedule = CASES[seed % len(CASES)]
+    sweep_class, cases = INTERRUPTS[then]
+    name, schedule = cases[seed]
     wakes = nullcontext() if name == "append_wakes_thread" else still()
     with wakes:
-        sweep = Sweep(SCENARIOS[name], schedule)
+        sweep = sweep_class(SCENARIOS[name], schedule)
         telling = sweep.run(0).telling()
         for number in telling:
             sweep.run(number)
@@ -235,14 +241,17 @@ BARS = [
         for name in ("new", "unclean")
         for schedule in SCHEDULES
     ),
-    Bar(
-        "interrupts",
-        "memory",
-        "KeyboardInterrupt at every bytecode of every operation",
-        run_interrupts,
-        shard_seeds=2,
-        release_seeds=74,
-        reason_to_skip=_not_swept,
+    *(
+        Bar(
+            "interrupts",
+            f"memory-{then}",
+            f"KeyboardInterrupt at every bytecode of every operation; the log is {then} after it",
+            partial(run_interrupts, then),
+            shard_seeds=2,
+            release_seeds=len(INTERRUPTS[then][1]),
+            reason_to_skip=_not_swept,
+        )
+        for then in INTERRUPTS
     ),
     Bar(
         "memory-errors",
