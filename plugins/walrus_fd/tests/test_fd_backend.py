@@ -106,6 +106,27 @@ def test_links_and_what_is_no_file_are_refused(backend: FdBackend, tmp_path: Pat
 
 
 @pytest.mark.skipif(os.name == "nt", reason="making links needs a privilege on Windows")
+def test_a_file_that_changes_between_the_look_and_the_open_is_refused(
+    backend: FdBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, look = tmp_path / "file", os.lstat
+    path.write_bytes(b"x")
+
+    def then_linked(looked_at: str) -> os.stat_result:
+        found = look(looked_at)
+        os.link(path, tmp_path / "hard")
+        return found
+
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    monkeypatch.setattr(backend_module.os, "lstat", then_linked)
+    with pytest.raises(OSError, match="2 names") as caught:
+        backend.open(str(path))
+    monkeypatch.undo()
+    assert caught.value.errno == errno.EMLINK
+    assert not before or len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="making links needs a privilege on Windows")
 def test_create_does_not_follow_a_dangling_link(backend: FdBackend, tmp_path: Path) -> None:
     (tmp_path / "dangling").symlink_to(tmp_path / "target")
     with pytest.raises(FileExistsError):
