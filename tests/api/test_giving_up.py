@@ -115,7 +115,6 @@ def test_a_log_dropped_at_rest_gives_its_directory_up_at_once():
 
 def test_a_file_that_was_just_opened_is_closed_after_an_interrupt(memory_store, monkeypatch):
     """``close`` knows of it although nothing was done with it yet."""
-    memory_store.open().close()
     wal, backend = with_faults(memory_store, fsync_schedule=NEVER)
     opened: list[object] = []
     make_room = FileCache._make_room

@@ -1,8 +1,8 @@
 """KeyboardInterrupt at every bytecode of every operation: it happens wholly or not at all.
 
 After each interrupt the same log is used on, on this and on another thread, and compared with a
-list; so are the images that a kill and that a power cut would leave right then and later. Nothing may
-hang, no slot may stay lost behind a reopen, no file open behind a close.
+list; so are the images that a kill and that a power cut would leave right then and later. Or it is closed,
+or dropped, at once. Nothing may hang, no slot may stay lost behind a reopen, no file open behind a close.
 
 WALRUS_SWEEP=all strikes every place (an hour), else a seeded choice of them; WALRUS_SWEEP_SEED
 takes another choice, WALRUS_SWEEP_AT=number strikes one place only.
