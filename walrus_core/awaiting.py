@@ -50,13 +50,9 @@ class Awaiting:
         """``failure`` says why nothing becomes durable any more, or None; ``gate.failure`` whether."""
         self._gate = gate
         self._failure = failure
-        self._loops: dict[asyncio.AbstractEventLoop, Waiters] = {}
+        self.loops: dict[asyncio.AbstractEventLoop, Waiters] = {}
+        """Those that wait."""
         self._lock = threading.RLock()
-
-    @property
-    def has_loops(self) -> bool:
-        """True where a loop waits."""
-        return bool(self._loops)
 
     def until(self, topic: Durable, offset: int) -> asyncio.Future[None]:
         """Return a future of the running loop that is done when the entry at ``offset`` is durable.
@@ -66,10 +62,10 @@ class Awaiting:
         loop = _running_loop()
         future = loop.create_future()
         # No lock: what a loop waits for is touched by its own thread only.
-        waiters = self._loops.get(loop)
+        waiters = self.loops.get(loop)
         if waiters is None:
             with self._lock:
-                waiters = self._loops[loop] = Waiters()
+                waiters = self.loops[loop] = Waiters()
         queue = waiters.by_topic.get(topic)
         if queue is None:
             queue = waiters.by_topic[topic] = deque()
@@ -82,7 +78,7 @@ class Awaiting:
     def tell(self) -> None:
         """Something became durable, or nothing will any more. Called on any thread."""
         with self._lock:
-            for loop, waiters in list(self._loops.items()):
+            for loop, waiters in list(self.loops.items()):
                 if waiters.is_asked:
                     continue
                 try:
@@ -91,12 +87,12 @@ class Awaiting:
                     waiters.is_asked = True
                 except RuntimeError:
                     # The loop was closed: nobody waits on it any more.
-                    del self._loops[loop]
+                    del self.loops[loop]
 
     def _settle(self, loop: asyncio.AbstractEventLoop) -> None:
         """On the loop's own thread: settle the futures whose entries are durable, or all of them."""
         with self._lock:
-            waiters = self._loops.get(loop)
+            waiters = self.loops.get(loop)
             if waiters is None:
                 return
             waiters.is_asked = False
@@ -114,4 +110,4 @@ class Awaiting:
                 if not queue:
                     del waiters.by_topic[topic]
             if not waiters.by_topic:
-                del self._loops[loop]
+                del self.loops[loop]

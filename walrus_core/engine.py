@@ -117,7 +117,7 @@ class Engine:
             self.files,
             self.cursors,
             self.gate,
-            self.events.synced,
+            self.events.synced if self.events.has_observers else None,
             self._sealed,
             wake=self._flusher.wake if options.fsync_schedule.kind == "interval" else (lambda: None),
             urge=self._flusher.wake if options.fsync_schedule.kind == "never" else (lambda: None),
@@ -181,7 +181,7 @@ class Engine:
             self.gate,
             self.options.clock,
             self.express_in_flight,
-            is_paced=not self._waits,
+            is_synced_each=self._waits,
         )
 
     def _add_cursor(self, topic: Topic, name: str, page: Any) -> Cursor:

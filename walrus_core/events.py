@@ -33,6 +33,11 @@ class Events:
                 self._manager.register(observer)
             self._manager.check_pending()
 
+    @property
+    def has_observers(self) -> bool:
+        """False where whatever is announced is heard by nobody."""
+        return self._manager is not None
+
     def _call(self, hook: str, **facts: object) -> None:
         if self._manager is None:
             return

@@ -6,6 +6,9 @@ ahead of it are made ready in the background, those behind it are let go. Both e
 that is new costs the writer a fault; a page that is still mapped when the system writes it back
 costs that a look into the map and an interrupt of the other processors, and the writer waits.
 
+Where each append is synced, zeros are written ahead of the frames: the first sync of a page that
+is only reserved has to go through the journal of the file system too, which later ones need not.
+
 Threads: the caller holds the topic's lock.
 """
 
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 from walrus_core import hot
 from walrus_core.block import Block
+from walrus_core.format import PAGE_SIZE
 
 FIRST_BYTES = 64 * 1024
 BUSY_BYTES = 16 * 1024 * 1024
@@ -23,22 +27,33 @@ BUSY_MIN_BYTES = 256 * 1024
 """A block with less space than this belongs to a topic that is not busy: nothing is made ready for it."""
 PACE_BYTES = 2 * 1024 * 1024
 """The stretch. A sync writes what is ready and not used yet as zeros, so it is short."""
+FILL_BYTES = 64 * 1024
+"""Filled with zeros at once, and as much as may wait for a sync where filling still pays."""
+UNFILLED_BYTES = 1024 * 1024
+"""Left as they are at once, where it does not pay."""
+FILL_PIECE_BYTES = 16 * 1024
+"""Of one write: the system keeps what is written at once as one piece, and large ones sync slowly."""
+_ZEROS = bytes(FILL_PIECE_BYTES)
 
 
 class Runway:
     """The runway of one block with a tail."""
 
-    __slots__ = ("_is_paced", "_ready", "_reserved", "_unloaded", "block")
+    __slots__ = ("_filled", "_fills", "_is_paced", "_ready", "_reserved", "_unloaded", "block")
 
-    def __init__(self, block: Block, reserved_bytes: int, is_paced: bool) -> None:
-        """``is_paced``: the block is mapped, and written more often than synced."""
+    def __init__(self, block: Block, reserved_bytes: int, is_synced_each: bool) -> None:
+        """``is_synced_each``: every append waits for a sync."""
         self.block = block
-        self._is_paced = is_paced
+        capabilities = block.file.backend_capabilities
+        self._is_paced = capabilities.memory and not is_synced_each
+        writes_by_call = capabilities.fileno or not capabilities.memory
+        self._fills = is_synced_each and writes_by_call and not block.file.writes_sync
         self._reserved = reserved_bytes
-        self._ready = self._unloaded = 0
+        self._ready = self._unloaded = self._filled = 0
 
-    def extend(self, size_bytes: int) -> None:
+    def extend(self, size_bytes: int, waiting_count: int = 0) -> None:
         """Make room for ``size_bytes`` behind the frames, and some more; 0 stands for a new block.
+        ``waiting_count`` entries wait for a sync.
 
         Raises: DiskFullError, StorageError: the tail ends where it did.
         """
@@ -52,13 +67,35 @@ class Runway:
             self.block.reserve(self._reserved, target - self._reserved)
             self._reserved = target
         tail.reserved = self._reserved
-        if not self._is_paced or self._reserved < BUSY_MIN_BYTES:
+        if not self._fills and (not self._is_paced or self._reserved < BUSY_MIN_BYTES):
             return
         came_with_batch = size_bytes == 0 and tail.state[1] > 0
         if size_bytes >= hot.CALL_BYTES_MIN or came_with_batch:
             # Written by calls, to which mapped pages are only in the way.
             tail.ready = min(tail.ready, max(at, self._ready))
-            return
+        elif self._fills:
+            self._ready = max(needed, self._fill(at, waiting_count * size_bytes))
+            tail.ready = self._ready
+        else:
+            self._pace(tail, at, needed)
+
+    def _fill(self, at: int, waiting_bytes: int) -> int:
+        """Write zeros behind the frames, which end at ``at``. Returns: the end of what is ready now.
+
+        A sync that covers much does without: it goes through the journal once for all of it.
+        """
+        start = max(self._filled, at + -at % PAGE_SIZE)
+        if waiting_bytes > FILL_BYTES:
+            return min(start + UNFILLED_BYTES, self._reserved)
+        end = min(start + max(FILL_PIECE_BYTES, min(at, FILL_BYTES)), self._reserved)
+        end -= end % PAGE_SIZE
+        for place in range(start, end, FILL_PIECE_BYTES):
+            self.block.write(place, _ZEROS[: end - place])
+        self._filled = max(start, end)
+        return end
+
+    def _pace(self, tail: hot.Tail, at: int, needed: int) -> None:
+        """Have the pages of the next stretch made ready, and let go of those behind the frames."""
         self._prepare()
         self._unload(at)
         tail.ready = min(self._reserved, max(needed, at + PACE_BYTES))

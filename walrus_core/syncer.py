@@ -30,6 +30,8 @@ class Syncable(Protocol):
     """What the syncer asks of a topic."""
 
     durable_offset: int
+    active: Optional[Block]
+    """The block that takes entries; what its tail has written is published."""
     unsynced: list[Block]
     """Blocks with bytes that no sync covers."""
 
@@ -56,20 +58,21 @@ class Syncer:
         files: FileCache,
         cursors: CursorFile,
         gate: Gate,
-        synced: Callable[[int, float], None],
+        synced: Optional[Callable[[int, float], None]],
         sealed: Callable[[Block, Syncable], None],
         wake: Callable[[], None],
         urge: Callable[[], None],
         durable_writes: bool,
         keeps_noted: bool,
     ) -> None:
-        """``synced`` and ``sealed`` announce. ``wake`` tells the flusher that something became
+        """``synced`` and ``sealed`` announce (None: nobody listens). ``wake`` tells the flusher that something became
         dirty, ``urge`` that a full block waits for its seal. With ``durable_writes`` every write
         was durable when it returned, so what is published needs no sync. With
         ``keeps_noted`` a topic that is written stays dirty until a sync finds nothing new in it: where
         each append is synced, noting and forgetting it every time would cost more than the append."""
         self._files = files
         self._cursors = cursors
+        self._cursor_file = cursors.file
         self._gate = gate
         self._synced = synced
         self._sealed = sealed
@@ -135,7 +138,7 @@ class Syncer:
             if topic is not None and topic.durable_offset < offset:
                 raise self._uncovered(offset)
         finally:
-            if self.awaiting.has_loops:
+            if self.awaiting.loops:
                 self.awaiting.tell()
 
     def _uncovered(self, offset: int) -> StorageError:
@@ -171,24 +174,35 @@ class Syncer:
         return again
 
     def _sync_alone(self, topic: Syncable) -> bool:
-        """Sync the only dirty topic, where all that is new lies in one block that goes on.
+        """Sync the only dirty topic, where all that is new lies in its active block.
 
         Returns: whether it was so; else nothing was done. Raises: SyncFailedError.
+
+        Stands between an append and its acknowledgement, where after each sync no code is in the
+        processor's cache any more: so it asks few others, and looks into their objects by itself.
         """
-        end_offset = topic.next_offset
         blocks = list(topic.unsynced)
-        if not self._keeps_noted or len(blocks) != 1 or end_offset <= topic.durable_offset:
+        if not self._keeps_noted or len(blocks) != 1:
             return False
-        block = blocks[0]
-        if block.final is not None or self._cursors.file.is_dirty:
+        block, cursor_file = blocks[0], self._cursor_file
+        tail = block.tail
+        if tail is None or block.final is not None or cursor_file.written != cursor_file.synced:
+            return False
+        end_offset = tail.next_offset
+        # Asked after the end: what an unpublished block of a batch says of its end is no end of the topic.
+        if topic.active is not block or end_offset <= topic.durable_offset:
             return False
         started_s = time.monotonic()
         marks_due = started_s - self._marked_s >= MARK_INTERVAL_S
         state = block.state if marks_due else None
-        topic.write_staged(for_sync=True)
+        try:
+            tail.write_staged()
+        except OSError as error:
+            raise self._gate.sync_failed(error, block.file.path, "write") from error
         if not self._durable_writes:
             self._files.sync_one(block.file)
-            self._synced(1, time.monotonic() - started_s)
+            if self._synced is not None:
+                self._synced(1, time.monotonic() - started_s)
         topic.durable_offset = end_offset
         if state is not None:
             self._mark(topic, [(block, state)], True)
@@ -209,7 +223,8 @@ class Syncer:
             started_s = time.monotonic()
             count = self._files.sync(files)
             now_s = time.monotonic()
-            self._synced(count, now_s - started_s)
+            if self._synced is not None:
+                self._synced(count, now_s - started_s)
         else:
             now_s = time.monotonic()
         marks_due = now_s - self._marked_s >= MARK_INTERVAL_S

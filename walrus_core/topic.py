@@ -47,7 +47,7 @@ class Topic:
         "_clock",
         "_express",
         "_gate",
-        "_is_paced",
+        "_is_synced_each",
         "_resume_offset",
         "_runway",
         "_syncer",
@@ -73,14 +73,14 @@ class Topic:
         gate: Gate,
         clock: Optional[Callable[[], int]],
         express: Express,
-        is_paced: bool,
+        is_synced_each: bool,
     ) -> None:
         """A topic without entries; ``restore`` gives it what recovery found.
 
-        ``express``: where appends may go past the lock. ``is_paced``: as for ``Runway``.
+        ``express``: where appends may go past the lock. ``is_synced_each``: as for ``Runway``.
         """
         self._express = express
-        self._is_paced = is_paced
+        self._is_synced_each = is_synced_each
         self.name = name
         self.encoded = name.encode("utf-8")
         self.page = page
@@ -112,7 +112,7 @@ class Topic:
         if blocks:
             last = blocks[-1]
             if appendable:
-                last.open_tail(last.state, last.state.at, self._clock, not self._is_paced)
+                last.open_tail(last.state, last.state.at, self._clock, self._is_synced_each)
                 last.final = None
             self.active = last
 
@@ -238,13 +238,12 @@ class Topic:
         tail = block.tail
         assert tail is not None
         if not tail.has_room(size):
-            self._runway_of(block, tail).extend(size)
+            self._runway_of(block, tail).extend(size, self.next_offset - self.durable_offset)
 
     def _runway_of(self, block: Block, tail: hot.Tail) -> Runway:
         runway = self._runway
         if runway is None or runway.block is not block:
-            is_paced = self._is_paced and block.file.backend_capabilities.memory
-            runway = self._runway = Runway(block, tail.reserved, is_paced)
+            runway = self._runway = Runway(block, tail.reserved, self._is_synced_each)
         return runway
 
     def last_sequence(self) -> int:
@@ -292,7 +291,7 @@ class Topic:
                 # not leave it there without the header page that covers it.
                 segment.file.sync()
             block.open_tail(
-                State(fmt.PAGE_SIZE, 0, 0, 2**64 - 1, 0), lease.reserved, self._clock, not self._is_paced
+                State(fmt.PAGE_SIZE, 0, 0, 2**64 - 1, 0), lease.reserved, self._clock, self._is_synced_each
             )
             self.unsynced.append(block)
             self.blocks.append(block)

@@ -46,6 +46,24 @@ def test_a_sync_that_does_not_cover_its_caller_acknowledges_nothing(memory_store
         wal.append_for_topic("t", b"third")
 
 
+def test_a_sync_vouches_for_no_block_that_is_not_published(memory_store):
+    wal = memory_store.open(fsync_schedule=EACH)
+    wal.append_for_topic("t", b"first")
+    engine = wal._engine
+    topic = engine.topics["t"]
+    with topic.lock:
+        topic.bar()
+        # As a batch leaves it whose last step is still to come: written, and in a block of its own.
+        lease = engine.allocator.lease(4096, 8192)
+        block = topic.adopt(lease, topic.next_offset, topic.last_sequence())
+        assert block.tail.append(b"may yet fail") == 1
+        topic.unsynced[:] = [block]
+        wal.sync()
+        assert topic.durable_offset == topic.next_offset == 1
+        topic.withdraw([block])
+    assert wal.append_for_topic("t", b"second") == 1
+
+
 def test_a_mark_vouches_for_nothing_that_came_while_its_sync_began(memory_store, monkeypatch):
     wal = memory_store.open(fsync_schedule=NEVER)
     wal.append_for_topic("t", b"first")

@@ -24,7 +24,8 @@ BUGS = [
         "walrus_core/syncer.py",
         "        if not self._durable_writes:\n"
         "            self._files.sync_one(block.file)\n"
-        "            self._synced(1, time.monotonic() - started_s)\n"
+        "            if self._synced is not None:\n"
+        "                self._synced(1, time.monotonic() - started_s)\n"
         "        topic.durable_offset = end_offset\n"
         "        if state is not None:\n"
         "            self._mark(topic, [(block, state)], True)\n"
@@ -247,10 +248,28 @@ BUGS = [
     Bug(
         "a sync of one topic leaves what waits in memory",
         "walrus_core/syncer.py",
-        "        topic.write_staged(for_sync=True)\n",
-        "",
+        "            tail.write_staged()\n",
+        "            pass\n",
         "entries in flight are told durable that no file has",
         (f"{STAGED}::test_a_sync_writes_what_waits",),
+        is_quick=True,
+    ),
+    Bug(
+        "zeros over frames",
+        "walrus_core/runway.py",
+        "max(self._filled, at + -at % PAGE_SIZE)",
+        "max(self._filled, at - at % PAGE_SIZE)",
+        "what is filled with zeros ahead of appends begins in the page that holds the last frames",
+        ("tests/unit/test_runway.py",),
+        is_quick=True,
+    ),
+    Bug(
+        "a sync vouches for a batch that is not published",
+        "walrus_core/syncer.py",
+        "if topic.active is not block or end_offset",
+        "if end_offset",
+        "entries of a batch that may still fail count as durable, and as there",
+        (f"{COVER}::test_a_sync_vouches_for_no_block_that_is_not_published",),
         is_quick=True,
     ),
     Bug(

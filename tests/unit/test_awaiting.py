@@ -63,25 +63,25 @@ def test_a_loop_is_asked_once_until_it_has_looked(waits, loop):
     waits.tell()
     assert len(loop.asked) == 1 and not first.done()
     loop.run()
-    assert first.done() and not second.done() and waits.has_loops
+    assert first.done() and not second.done() and waits.loops
     topic.durable_offset = 2
     waits.tell()
     loop.run()
-    assert second.result() is None and not waits.has_loops
+    assert second.result() is None and not waits.loops
 
 
 def test_a_loop_that_was_closed_is_forgotten(waits, loop):
     waits.until(Topic(), 0)
     loop.is_closed = True
     waits.tell()
-    assert not waits.has_loops
+    assert not waits.loops
 
 
 def test_a_loop_that_was_forgotten_before_it_looked_settles_nothing(waits, loop):
     future = waits.until(Topic(), 0)
     waits.tell()
     loop.is_closed = True
-    waits._loops[loop].is_asked = False
+    waits.loops[loop].is_asked = False
     waits.tell()
     loop.run()
     assert not future.done()
@@ -99,4 +99,4 @@ def test_who_has_given_up_is_passed_over_by_success_and_failure(waits, loop, fai
     loop.run()
     assert there.result() is None
     assert isinstance(failed.exception(), ZeroDivisionError)
-    assert gone.cancelled() and lost.cancelled() and not waits.has_loops
+    assert gone.cancelled() and lost.cancelled() and not waits.loops

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from types import SimpleNamespace
 
 import pytest
 
 from tests.unit.conftest import FNV, KEY, make_tail, oracle_frame
-from walrus_core import hot
-from walrus_core.runway import BUSY_MIN_BYTES, PACE_BYTES, Runway
+from walrus_core import FsyncSchedule, Walrus, hot
+from walrus_core.block import Block
+from walrus_core.errors import DiskFullError
+from walrus_core.runway import BUSY_MIN_BYTES, FILL_BYTES, FILL_PIECE_BYTES, PACE_BYTES, Runway
 
 SIZE = 12 * 1024 * 1024
 AT = 4096
@@ -104,14 +107,14 @@ class TellingTail:
 def runway_of(tail: TellingTail) -> tuple[Runway, list[str]]:
     calls: list[str] = []
     file = SimpleNamespace(
-        backend_capabilities=SimpleNamespace(paging=True),
+        backend_capabilities=SimpleNamespace(memory=True, paging=True, fileno=False),
         prepare=lambda at, length: calls.append("prepare"),
         unload=lambda at, length: calls.append("unload"),
     )
     block = SimpleNamespace(
         tail=tail, file=file, base=0, length_bytes=SIZE, reserve=lambda at, length: calls.append("reserve")
     )
-    return Runway(block, SIZE, is_paced=True), calls
+    return Runway(block, SIZE, is_synced_each=False), calls
 
 
 def test_nothing_is_made_ready_for_large_batches():
@@ -140,3 +143,121 @@ def test_pages_that_are_ready_stay_so_over_a_large_batch():
     tail.state = (AT + 1000, 5)
     runway.extend(LARGE)
     assert tail.ready == AT + PACE_BYTES and len(tail.prepared) == 1
+
+
+# --- zeros ahead of appends that are synced one by one ----------------------------------------------
+
+
+def filling_runway(tail, capabilities=None, writes_sync=False) -> tuple[Runway, list[tuple[int, bytes]]]:
+    writes: list[tuple[int, bytes]] = []
+    file = SimpleNamespace(
+        backend_capabilities=SimpleNamespace(**(capabilities or {"memory": True, "fileno": True})),
+        writes_sync=writes_sync,
+    )
+    block = SimpleNamespace(
+        tail=tail,
+        file=file,
+        base=0,
+        length_bytes=SIZE,
+        reserve=lambda at, length: None,
+        write=lambda at, data: writes.append((at, bytes(data))),
+    )
+    return Runway(block, SIZE, is_synced_each=True), writes
+
+
+def extent_of(writes: list[tuple[int, bytes]]) -> tuple[int, int]:
+    """Return where a run of writes begins and ends; each goes on where the one before ends, all zero."""
+    for (at, data), (following, _data) in itertools.pairwise(writes):
+        assert at + len(data) == following
+    assert all(not any(data) and len(data) <= FILL_PIECE_BYTES for _at, data in writes)
+    last_at, last = writes[-1]
+    return writes[0][0], last_at + len(last)
+
+
+def test_zeros_go_ahead_of_small_frames_never_over_them():
+    tail = TellingTail()
+    runway, writes = filling_runway(tail)
+    runway.extend(0)
+    assert extent_of(writes) == (AT, AT + FILL_PIECE_BYTES) and tail.ready == AT + FILL_PIECE_BYTES
+    writes.clear()
+    # The last frame does not fit before what is filled ends.
+    tail.state = (tail.ready - 88, 70)
+    runway.extend(288, waiting_count=3)
+    assert extent_of(writes)[0] == AT + FILL_PIECE_BYTES
+    assert extent_of(writes)[1] == tail.ready > tail.state[0] + 288
+    writes.clear()
+    tail.state = (4096 * 1000 + 1, 14_000)
+    runway.extend(288)
+    assert extent_of(writes) == (4096 * 1001, 4096 * 1001 + FILL_BYTES)
+
+
+def test_zeros_end_with_the_space_and_a_frame_may_go_beyond_them():
+    tail = TellingTail(at=SIZE - 4096 - 8, entries=9)
+    runway, writes = filling_runway(tail)
+    runway.extend(4096)
+    assert extent_of(writes) == (SIZE - 4096, SIZE)
+    tail.state = (SIZE - 8, 10)
+    writes.clear()
+    runway.extend(8)
+    assert not writes and tail.ready == SIZE
+
+
+def test_no_zeros_where_many_entries_wait_for_one_sync():
+    tail = TellingTail()
+    runway, writes = filling_runway(tail)
+    runway.extend(1024, waiting_count=FILL_BYTES // 1024 + 1)
+    assert not writes and tail.ready > AT + FILL_BYTES
+    runway.extend(1024, waiting_count=FILL_BYTES // 1024)
+    assert writes
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"writes_sync": True}, {"capabilities": {"memory": True, "fileno": False}}],
+    ids=["a write is a sync", "written by way of a map"],
+)
+def test_no_zeros_where_they_would_cost_more_than_they_spare(facts):
+    tail = TellingTail()
+    runway, writes = filling_runway(tail, **facts)
+    runway.extend(288)
+    assert not writes and tail.ready == 2**64 - 1
+
+
+def test_a_fill_that_fails_is_done_again():
+    tail = TellingTail()
+    runway, writes = filling_runway(tail)
+
+    def fail(at: int, data: bytes) -> None:
+        raise DiskFullError(path="x", operation="write", errno=28, reason="full")
+
+    write, runway.block.write = runway.block.write, fail
+    with pytest.raises(DiskFullError):
+        runway.extend(288)
+    assert tail.ready == 2**64 - 1
+    runway.block.write = write
+    runway.extend(288)
+    assert extent_of(writes) == (AT, AT + FILL_PIECE_BYTES)
+
+
+def test_a_log_fills_the_file_ahead_of_each_synced_append(tmp_path, monkeypatch):
+    pytest.importorskip("walrus_fd")
+    payload = os.urandom(256)
+    filled: list[int] = []
+    write = Block.write
+
+    def note(self: Block, at: int, data: bytes) -> None:
+        filled.append(at)
+        write(self, at, data)
+
+    monkeypatch.setattr(Block, "write", note)
+    with Walrus(tmp_path / "log", backend="fd", fsync_schedule=FsyncSchedule.sync_each()) as wal:
+        for _ in range(500):
+            wal.append_for_topic("t", payload)
+        wal.batch_append_for_topic("t", [payload] * 500)
+        for _ in range(500):
+            wal.append_for_topic("t", payload)
+        entries = wal.batch_read_for_topic("t", max_entries=2000)
+        assert [entry.data for entry in entries] == [payload] * 1500
+    assert filled == sorted(filled) and len(filled) > 1000 * 288 // FILL_PIECE_BYTES
+    with Walrus(tmp_path / "log", backend="fd") as wal:
+        assert wal.next_offset("t") == 1500 and not wal.recovery_report.damages
