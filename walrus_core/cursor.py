@@ -60,7 +60,7 @@ class Cursor:
 
     def start_offset(self) -> int:
         """Return the next offset to read; what was reclaimed is behind every cursor."""
-        return max(self.offset, self.topic.low_water)
+        return max(self.ready.offset, self.topic.low_water)
 
     def next_entry(self, end_offset: int) -> ReadResult:
         """Return the next entry below ``end_offset`` as a result of none or one. Moves nothing."""

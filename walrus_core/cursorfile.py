@@ -26,6 +26,7 @@ from walrus_core.pages import PageIdentity, PageState
 
 PAGES_AT_CREATION = 16
 LOAD_BYTES = 1024 * 1024
+KEPT = -1  # a number of a page's state that stays as it is
 LOG_PAGE = fmt.CURSORS_FIRST_PAGE
 """The page that belongs to the log itself: ``offset`` of its state is the first block sequence that
 was never handed out, ``floor`` the page count of the file, ``clean`` whether the log was closed cleanly."""
@@ -67,9 +68,11 @@ class CursorFile:
     """The open cursors.db. Threads: every method may be called from any thread."""
 
     def __init__(self, files: FileCache, file: LogFile, log_id: bytes, page_count: int) -> None:
-        """Use ``create_cursor_file`` or ``open_cursor_file``."""
+        """Use ``create_cursor_file`` or ``open_cursor_file``. Raises: StorageError: it cannot be opened."""
         self._files = files
-        self._file = file
+        self.file = file
+        # Kept open until the log is closed: a checkpoint asks for nothing that it can do without.
+        file.hold()
         self.log_id = log_id
         self.pages: dict[int, CursorPage] = {}
         self._page_count = page_count
@@ -84,11 +87,6 @@ class CursorFile:
         self._sync_lock = threading.RLock()
         self.is_clean = False
         """The log was closed cleanly and nothing was written since; see ``set_clean``."""
-
-    @property
-    def file(self) -> LogFile:
-        """The file, for whoever syncs several at once."""
-        return self._file
 
     def page_key(self, page: int) -> int:
         """State from which the checksums of a page start: bound to this log and this page."""
@@ -109,12 +107,12 @@ class CursorFile:
         single: list[int] = []
         stained: list[int] = []
         if self._page_count > LOG_PAGE:
-            page = self._file.read(LOG_PAGE * fmt.PAGE_SIZE, fmt.PAGE_SIZE)
+            page = self.file.read(LOG_PAGE * fmt.PAGE_SIZE, fmt.PAGE_SIZE)
             self._load_page(LOG_PAGE, page, lost, single, stained)
         self._page_count = min(self._page_count, self._believed_count(is_old=bool(single)))
         at, end = (LOG_PAGE + 1) * fmt.PAGE_SIZE, self._page_count * fmt.PAGE_SIZE
         while at < end:
-            data = memoryview(self._file.read(at, min(LOAD_BYTES, end - at)))
+            data = memoryview(self.file.read(at, min(LOAD_BYTES, end - at)))
             for place in range(0, len(data), fmt.PAGE_SIZE):
                 number = (at + place) // fmt.PAGE_SIZE
                 page = data[place : place + fmt.PAGE_SIZE]
@@ -177,10 +175,9 @@ class CursorFile:
         """A page without identity and with something like a state is free only if that is one sector, and
         all the others are zero: an owner has both states and both copies of the identity."""
         sectors = [page[at : at + fmt.SECTOR_SIZE] for at in range(0, fmt.PAGE_SIZE, fmt.SECTOR_SIZE)]
-        if sum(map(any, sectors)) == 1:
-            return
-        reason = f"page {number} has a state and no readable identity"
-        raise self._corrupt(reason, "cursor page identity", number)
+        if sum(map(any, sectors)) != 1:
+            reason = f"page {number} has a state and no readable identity"
+            raise self._corrupt(reason, "cursor page identity", number)
 
     def find(self, kind: int, topic: bytes, cursor: bytes = b"") -> Optional[CursorPage]:
         """Return the page of a topic or cursor, or None."""
@@ -200,8 +197,8 @@ class CursorFile:
             if not page.is_written:
                 number = page.identity.page
                 identity = pages.encode_identity(page.identity, self.page_key(number))
-                self._file.write(number * fmt.PAGE_SIZE, bytes(fmt.IDENTITY_AT) + identity)
-                page.settled_at = self._file.written
+                self.file.write(number * fmt.PAGE_SIZE, bytes(fmt.IDENTITY_AT) + identity)
+                page.settled_at = self.file.written
                 self.pages[number] = page
                 page.is_written = True
             return page
@@ -223,24 +220,24 @@ class CursorFile:
     def _grow(self) -> None:
         """Double the file. Its new size is durable before the log page names it, so that a file
         shorter than the log page says is one that was cut by others."""
-        count = self._page_count
+        page, count = self.pages[LOG_PAGE], self._page_count
         if 2 * count > fmt.CURSORS_PAGES_MAX:
             reason = f"it has {count} pages, the most that there may be are {fmt.CURSORS_PAGES_MAX}"
-            raise DiskFullError(path=self._file.path, operation="grow", errno=errno.EFBIG, reason=reason)
+            raise DiskFullError(path=self.file.path, operation="grow", errno=errno.EFBIG, reason=reason)
         # Up to twice the new size, which the next open believes: see ``_believed_count``.
         self._wipe_behind(count, 4 * count)
-        self._file.reserve(count * fmt.PAGE_SIZE, count * fmt.PAGE_SIZE)
-        self._files.sync([self._file])
-        self._write_next(self.pages[LOG_PAGE], {"floor": 2 * count})
+        self.file.reserve(count * fmt.PAGE_SIZE, count * fmt.PAGE_SIZE)
+        self._files.sync([self.file])
+        self._write_next(page, page.state._replace(generation=page.state.generation + 1, floor=2 * count))
         self._page_count = 2 * count
         self._free[:0] = range(2 * count - 1, count - 1, -1)
 
     def _wipe_behind(self, first: int, end: int) -> None:
         """Zero what others have put behind the file's end, as far as that is about to be taken for ours."""
-        at, end_at = first * fmt.PAGE_SIZE, min(end * fmt.PAGE_SIZE, self._file.size_bytes())
+        at, end_at = first * fmt.PAGE_SIZE, min(end * fmt.PAGE_SIZE, self.file.size_bytes())
         while at < end_at:
             length = min(LOAD_BYTES, end_at - at)
-            self._file.write(at, bytes(length))
+            self.file.write(at, bytes(length))
             at += length
 
     def check_log_page(self) -> CursorPage:
@@ -266,10 +263,12 @@ class CursorFile:
         self.is_clean = is_clean
 
     def _corrupt(self, reason: str, kind: str, number: int) -> CorruptionError:
-        return _corruption(self._file.path, reason, kind, number * fmt.PAGE_SIZE)
+        return _corruption(self.file.path, reason, kind, number * fmt.PAGE_SIZE)
 
-    def write_state(self, page: CursorPage, **changes: int) -> None:
-        """Write a page's next state: the one that holds, with ``changes``. Not durable before ``sync``.
+    def write_state(
+        self, page: CursorPage, *, offset: int = KEPT, floor: int = KEPT, clean_plus_one: int = KEPT
+    ) -> None:
+        """Write a page's next state: the one that holds, with changes. Not durable before ``sync``.
 
         The identity is durable before the first state is written, so a state without an owner can
         only be damage. The first state is written into both sectors, so from then on one of them
@@ -278,47 +277,51 @@ class CursorFile:
         Raises: StorageError: the old state holds.
         """
         with self._lock:
-            if self._file.synced < page.settled_at:
-                self._files.sync([self._file])
-            is_first = page.state.generation == 0
-            self._write_next(page, changes)
-            if is_first:
-                self._write_next(page, {})
+            if self.file.synced < page.settled_at:
+                self._files.sync([self.file])
+            old = page.state
+            state = PageState(
+                old.generation + 1,
+                old.offset if offset == KEPT else offset,
+                old.floor if floor == KEPT else floor,
+                old.clean_plus_one if clean_plus_one == KEPT else clean_plus_one,
+            )
+            self._write_next(page, state)
+            if state.generation == 1:
+                self._write_next(page, state._replace(generation=2))
             page.damaged = False
 
-    def _write_next(self, page: CursorPage, changes: dict[str, int]) -> None:
-        state = page.state._replace(generation=page.state.generation + 1, **changes)
-        number = page.identity.page
-        at = number * fmt.PAGE_SIZE + fmt.STATE_AT[state.generation % 2]
+    def _write_next(self, page: CursorPage, state: PageState) -> None:
         try:
-            self._write_sector(at, state, number)
+            self._write_sector(page, state)
         except StorageError as error:
-            self._take_back(page, at, error)
+            self._take_back(page, error)
             raise
         page.state = state
 
-    def _take_back(self, page: CursorPage, at: int, error: StorageError) -> None:
+    def _take_back(self, page: CursorPage, error: StorageError) -> None:
         """After a failed write the new state may stand in its sector: put the old one over it.
 
         Where even that fails nobody knows what a crash would find: the log is poisoned.
         """
         old = page.state._replace(generation=page.state.generation + 1)
         try:
-            self._write_sector(at, old, page.identity.page)
+            self._write_sector(page, old)
         except StorageError:
             self._files.gate.poison(error)
         else:
             page.state = old
 
-    def _write_sector(self, at: int, state: PageState, number: int) -> None:
+    def _write_sector(self, page: CursorPage, state: PageState) -> None:
+        number = page.identity.page
         data = pages.encode_state(state, self.page_key(number)).ljust(fmt.SECTOR_SIZE, b"\0")
-        self._file.write(at, data)
+        self.file.write_held(number * fmt.PAGE_SIZE + fmt.STATE_AT[state.generation % 2], data)
 
     def remove(self, page: CursorPage) -> None:
         """Take a page from its owner and wipe it. Not durable. Raises: StorageError."""
         with self._lock:
             number = page.identity.page
-            self._file.write(number * fmt.PAGE_SIZE, bytes(fmt.PAGE_SIZE))
+            self.file.write(number * fmt.PAGE_SIZE, bytes(fmt.PAGE_SIZE))
             identity = page.identity
             if self.pages.get(number) is page:
                 self._owners.pop((identity.kind, identity.topic, identity.cursor), None)
@@ -330,12 +333,12 @@ class CursorFile:
 
         Raises: SyncFailedError: poisoned.
         """
-        written = self._file.written
+        written = self.file.written
         with self._sync_lock:
-            if self._file.synced >= written:
+            if self.file.synced >= written:
                 self._files.gate.check_write()
                 return
-            self._files.sync_one(self._file)
+            self._files.sync_one(self.file)
 
 
 def create_cursor_file(files: FileCache, directory: str, log_id: bytes) -> CursorFile:

@@ -8,6 +8,7 @@ from walrus_core.config import DEFAULT_CURSOR, check_on_corruption, encode_curso
 from walrus_core.cursor import Cursor
 from walrus_core.errors import OffsetOutOfRangeError, PoisonedError, UnknownTopicError, UsageError
 from walrus_core.facts import TopicFacts
+from walrus_core.gate import OPEN
 from walrus_core.hot import Entry
 from walrus_core.reader import ReadResult, corruption_error, read_entries
 from walrus_core.topic import Topic
@@ -97,13 +98,16 @@ class TopicReads(TopicFacts):
         """
         engine = self._engine
         engine.express.bar_cursor(topic.name)
-        engine.gate.check_open()
+        if engine.gate.state != OPEN:
+            engine.gate.check_open()
         position = engine.cursor(topic, name)
-        position.check()
+        if position.lost:
+            position.check()
         end_offset = engine.visible_end(topic)
-        if moves and position.start_offset() < end_offset:
+        has_entries = position.start_offset() < end_offset
+        if moves and has_entries:
             engine.keep_cursor(position)
-        if engine.gate.failure is not None and position.start_offset() >= end_offset:
+        if engine.gate.failure is not None and not has_entries:
             raise PoisonedError(
                 path=engine.gate.path, reason=str(engine.gate.failure)
             ) from engine.gate.failure

@@ -52,6 +52,8 @@ class Reclaimer:
 
         Returns: whether there is something for the next run.
         """
+        if len(topic.blocks) < 2 and not self._detached:
+            return False
         self._detach(topic)
         # A copy: another thread may give blocks back meanwhile.
         blocks = topic.blocks[:2]

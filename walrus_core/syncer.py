@@ -65,9 +65,9 @@ class Syncer:
         durable_writes: bool,
         keeps_noted: bool,
     ) -> None:
-        """``synced`` and ``sealed`` announce (None: nobody listens). ``wake`` tells the flusher that something became
-        dirty, ``urge`` that a full block waits for its seal. With ``durable_writes`` every write
-        was durable when it returned, so what is published needs no sync. With
+        """``synced`` and ``sealed`` announce (None: nobody listens). ``wake`` tells the flusher that
+        something became dirty, ``urge`` that a full block waits for its seal. With ``durable_writes``
+        every write was durable when it returned, so what is published needs no sync. With
         ``keeps_noted`` a topic that is written stays dirty until a sync finds nothing new in it: where
         each append is synced, noting and forgetting it every time would cost more than the append."""
         self._files = files

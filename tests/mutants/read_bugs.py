@@ -66,7 +66,7 @@ BUGS = [
     Bug(
         "growth of cursors.db named before it is durable",
         "walrus_core/cursorfile.py",
-        "count * fmt.PAGE_SIZE)\n        self._files.sync([self._file])\n        self._write_next",
+        "count * fmt.PAGE_SIZE)\n        self._files.sync([self.file])\n        self._write_next",
         "count * fmt.PAGE_SIZE)\n        self._write_next",
         "after a power cut the file looks as if others had cut it, and the log is refused",
         (f"{TAKEN_BACK}::test_the_log_page_names_no_size_that_is_not_durable",),
@@ -75,7 +75,7 @@ BUGS = [
     Bug(
         "failed state left standing after an exception",
         "walrus_core/cursorfile.py",
-        "            self._take_back(page, at, error)\n            raise\n",
+        "            self._take_back(page, error)\n            raise\n",
         "            raise\n",
         "a read that failed counts as done after a crash, and its entry is skipped",
         (f"{TAKEN_BACK}::test_a_position_that_could_not_be_written_is_not_found_after_a_crash",),
@@ -215,7 +215,7 @@ BUGS = [
     Bug(
         "state before its owner",
         "walrus_core/cursorfile.py",
-        "            if self._file.synced < page.settled_at:\n                self._files.sync([self._file])\n",
+        "            if self.file.synced < page.settled_at:\n                self._files.sync([self.file])\n",
         "",
         "a crash leaves a position that belongs to nobody, and the log is refused",
         (POWER,),
