@@ -28,8 +28,8 @@ BUSY_MIN_BYTES = 256 * 1024
 PACE_BYTES = 2 * 1024 * 1024
 """The stretch. A sync writes what is ready and not used yet as zeros, so it is short."""
 FILL_BYTES = 64 * 1024
-"""Filled with zeros at once, and as much as may wait for a sync where filling still pays."""
-UNFILLED_BYTES = 1024 * 1024
+"""Filled with zeros at once, and as much as may be synced together where filling still pays."""
+UNFILLED_BYTES = 256 * 1024
 """Left as they are at once, where it does not pay."""
 FILL_PIECE_BYTES = 16 * 1024
 """Of one write: the system keeps what is written at once as one piece, and large ones sync slowly."""
@@ -51,9 +51,9 @@ class Runway:
         self._reserved = reserved_bytes
         self._ready = self._unloaded = self._filled = 0
 
-    def extend(self, size_bytes: int, waiting_count: int = 0) -> None:
+    def extend(self, size_bytes: int, burst_count: int = 0) -> None:
         """Make room for ``size_bytes`` behind the frames, and some more; 0 stands for a new block.
-        ``waiting_count`` entries wait for a sync.
+        ``burst_count`` entries are synced together.
 
         Raises: DiskFullError, StorageError: the tail ends where it did.
         """
@@ -74,18 +74,18 @@ class Runway:
             # Written by calls, to which mapped pages are only in the way.
             tail.ready = min(tail.ready, max(at, self._ready))
         elif self._fills:
-            self._ready = max(needed, self._fill(at, waiting_count * size_bytes))
+            self._ready = max(needed, self._fill(at, burst_count * size_bytes))
             tail.ready = self._ready
         else:
             self._pace(tail, at, needed)
 
-    def _fill(self, at: int, waiting_bytes: int) -> int:
+    def _fill(self, at: int, burst_bytes: int) -> int:
         """Write zeros behind the frames, which end at ``at``. Returns: the end of what is ready now.
 
         A sync that covers much does without: it goes through the journal once for all of it.
         """
         start = max(self._filled, at + -at % PAGE_SIZE)
-        if waiting_bytes > FILL_BYTES:
+        if burst_bytes > FILL_BYTES:
             return min(start + UNFILLED_BYTES, self._reserved)
         end = min(start + max(FILL_PIECE_BYTES, min(at, FILL_BYTES)), self._reserved)
         end -= end % PAGE_SIZE

