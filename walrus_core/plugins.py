@@ -7,9 +7,12 @@ made here.
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
 import os
+import sys
 from collections.abc import Iterable, Mapping
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any, Optional
 
 from attrs import frozen
@@ -57,6 +60,25 @@ class InstalledPlugin:
     distribution: str
     version: str
     entry_point: EntryPoint
+
+
+def entry_points(*, group: str) -> Iterable[EntryPoint]:
+    """Return what ``importlib.metadata`` finds, which reads a file of each installed distribution:
+    remembered until a folder that modules come from changes, by an installation or a removal."""
+    return _read_entry_points(group, tuple((folder, _stamp(folder or os.curdir)) for folder in sys.path))
+
+
+@functools.lru_cache(maxsize=8)
+def _read_entry_points(group: str, _stamps: object) -> tuple[EntryPoint, ...]:
+    return tuple(importlib.metadata.entry_points(group=group))
+
+
+def _stamp(folder: str) -> Optional[tuple[int, int, int]]:
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 def installed_plugins(

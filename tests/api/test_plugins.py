@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.metadata
+import shutil
 import subprocess
 import sys
 import types
@@ -22,6 +25,7 @@ from walrus_core.errors import (
 )
 from walrus_core.hookspecs import hookimpl
 from walrus_core.memory import MemoryBackend
+from walrus_core.plugins import installed_plugins
 
 
 class Distribution:
@@ -326,3 +330,25 @@ def test_public_names():
         assert getattr(walrus_core, name) is not None
     with pytest.raises(AttributeError):
         walrus_core.no_such_name  # noqa: B018
+
+
+def test_what_is_installed_is_read_again_once_a_folder_has_changed(tmp_path, monkeypatch):
+    read: list[str] = []
+    found = importlib.metadata.entry_points
+
+    def entry_points(*, group):
+        read.append(group)
+        return found(group=group)
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "late" not in installed_plugins()
+    assert "late" not in installed_plugins() and len(read) == 1
+    info = tmp_path / "late-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: late\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[walrus]\nlate = nowhere\n")
+    importlib.invalidate_caches()
+    assert [plugin.distribution for plugin in installed_plugins()["late"]] == ["late"] and len(read) == 2
+    shutil.rmtree(info)
+    assert "late" not in installed_plugins()

@@ -19,7 +19,7 @@ from walrus_mmap.file import PAGE_BYTES, MmapFile, ReadOnlyFile
 class MmapBackend:
     """Access to files by memory maps.
 
-    Threads: as the contract says. The instance holds no state of its own.
+    Threads: as the contract says. The instance holds nothing that changes.
     """
 
     name = "mmap"
@@ -35,11 +35,7 @@ class MmapBackend:
             raise ConfigError(
                 option="durable_writes", reason="the backend mmap cannot do it; use fd, or group commit"
             )
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """Windows everywhere; space given back and the cache dropped where the system can."""
-        return Capabilities(
+        self._capabilities = Capabilities(
             memory=True,
             fileno=system.has_one_cache(),
             vectored=system.has_one_cache(),
@@ -48,6 +44,11 @@ class MmapBackend:
             drop_cache=system.can_drop_cache(),
             read_only=True,
         )
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Windows everywhere; space given back and the cache dropped where the system can."""
+        return self._capabilities
 
     def make_directory(self, path: str) -> None:
         """Create the directory and missing parents, mode 0700 whatever the umask, durably.
