@@ -79,9 +79,10 @@ def read_entries(topic: Topic, offset: int, end_offset: int, max_bytes: int, max
         damage = walk.read(offset, budget, max_entries, entries)
         if damage is not None:
             return ReadResult(entries, damage)
-        if not entries or entries[-1].offset < offset:
+        if not entries or entries[-1].offset + 1 < walk.stop_offset:
+            # Within the block only a limit stops it.
             break
-        offset = entries[-1].offset + 1
+        offset = walk.stop_offset
     return ReadResult(entries, None)
 
 
@@ -125,6 +126,7 @@ class _BlockWalk:
     def __init__(self, topic: str, block: Block, stop_offset: int) -> None:
         self._topic = topic
         self._block = block
+        self.stop_offset = stop_offset
         self._stop_index = stop_offset - block.first_offset
         state = block.state
         # Where damage hid the true end from recovery, frames may go on to the end of the block.
@@ -194,10 +196,12 @@ class _BlockWalk:
                 max_entries - len(entries),
             )
             is_large = self._has_large_entries
-            view = self._bytes(at, FRAME_HEADER_SIZE if is_large else length)
-            ahead = hot.peek_header(view, 0, block.key)
-            if entries and ahead is not None and ahead[0] > budget:
-                return None
+            if entries or not is_large:
+                view = self._bytes(at, FRAME_HEADER_SIZE if is_large else length)
+            if entries:
+                ahead = hot.peek_header(view, 0, block.key)
+                if ahead is not None and ahead[0] > budget:
+                    return None
             if is_large:
                 found, step, index, status, need = block.decode(at, self._end_at - at, *frames)
             else:
