@@ -92,8 +92,10 @@ static inline void walrus_put_rest(uint8_t *head, uint64_t key, uint32_t length,
 static inline uint8_t *walrus_put_payload(uint8_t *head, const uint8_t *payload, uint32_t length)
 {
     uint8_t *end = head + walrus_frame_size(length);
+    const unsigned padding = -length & (WALRUS_ALIGN - 1);
     memmove(head + WALRUS_HEADER_SIZE, payload, length);
-    memset(head + WALRUS_HEADER_SIZE + length, 0, (size_t)(end - head) - WALRUS_HEADER_SIZE - length);
+    if (padding) /* the last word of the frame, which has bytes of the payload too: a call would cost more */
+        walrus_store64(end - 8, walrus_load64(end - 8) & UINT64_MAX >> 8 * padding);
     return end;
 }
 

@@ -127,6 +127,11 @@ cdef class Express:
     cdef public bint watched
     cdef dict _tails
     cdef dict _cursors
+    # What was found last: the same name, as an object, finds the same again.
+    cdef object _tail_name
+    cdef Tail _tail
+    cdef object _ready_name
+    cdef Ready _ready
 
     def __init__(self):
         self.blocked = False
@@ -137,20 +142,50 @@ cdef class Express:
     def admit_tail(self, topic, Tail tail not None):
         """Let appends to the topic go into ``tail`` directly; the caller holds the topic's lock."""
         if PyUnicode_CheckExact(topic) and tail.writes_alone:
+            self._tail_name = self._tail = None
             self._tails[topic] = tail
 
     def bar_tail(self, topic):
         """Let no append go past the topic's lock any more; the caller has just taken it."""
+        self._tail_name = self._tail = None
         self._tails.pop(topic, None)
 
     def admit_cursor(self, topic, Ready ready not None):
         """Let the topic's default cursor take from ``ready``; the caller holds the read lock."""
         if PyUnicode_CheckExact(topic):
+            self._ready_name = self._ready = None
             self._cursors[topic] = ready
 
     def bar_cursor(self, topic):
         """Let no read go past the read lock any more; the caller has just taken it."""
+        self._ready_name = self._ready = None
         self._cursors.pop(topic, None)
+
+    cdef inline Tail _tail_of(self, object topic):
+        """Return the topic's tail, or None where it is not admitted."""
+        cdef PyObject* found
+        if topic is self._tail_name:
+            return self._tail
+        if not PyUnicode_CheckExact(topic):
+            return None
+        found = PyDict_GetItemWithError(self._tails, topic)
+        if found == NULL:
+            return None
+        self._tail_name, self._tail = topic, <Tail> found
+        return self._tail
+
+    cdef inline Ready _ready_of(self, object topic):
+        """Return what the topic's default cursor may take from, or None where it is not admitted."""
+        cdef PyObject* found
+        if topic is self._ready_name:
+            return self._ready
+        if not PyUnicode_CheckExact(topic):
+            return None
+        found = PyDict_GetItemWithError(self._cursors, topic)
+        if found == NULL:
+            return None
+        self._ready_name, self._ready = topic, <Ready> found
+        return self._ready
 
 
 include "_group_c.pxi"
@@ -237,14 +272,14 @@ cdef class Front:
 
     cdef inline object _append_quickly(self, Express express, object topic, object data):
         """Append past the lock, or return None where the long way must be taken."""
-        cdef PyObject* found
-        if not PyBytes_CheckExact(data) or not PyUnicode_CheckExact(topic) or express.blocked:
+        cdef Tail tail
+        if not PyBytes_CheckExact(data) or express.blocked:
             return None
-        found = PyDict_GetItemWithError(express._tails, topic)
-        if found == NULL:
+        tail = express._tail_of(topic)
+        if tail is None:
             return None
         try:
-            return (<Tail> found).append_quickly(<bytes> data)
+            return tail.append_quickly(<bytes> data)
         except OSError as error:
             raise self._write_error(topic, error) from error
 
@@ -259,7 +294,7 @@ cdef class Front:
 
         Raises: as ``append_for_topic``, and BatchTooLargeError: nothing changed.
         """
-        cdef PyObject* found
+        cdef Tail tail
         cdef object offsets
         cdef Py_ssize_t count = 0
         cdef Express express = self._express
@@ -267,11 +302,11 @@ cdef class Front:
             count = PyList_GET_SIZE(batch)
         elif PyTuple_CheckExact(batch):
             count = PyTuple_GET_SIZE(batch)
-        if 0 < count <= BATCH_COUNT_MAX and PyUnicode_CheckExact(topic) and not express.blocked:
-            found = PyDict_GetItemWithError(express._tails, topic)
-            if found != NULL:
+        if 0 < count <= BATCH_COUNT_MAX and not express.blocked:
+            tail = express._tail_of(topic)
+            if tail is not None:
                 try:
-                    offsets = (<Tail> found).append_batch_quickly(batch, count)
+                    offsets = tail.append_batch_quickly(batch, count)
                 except OSError as error:
                     raise self._write_error(topic, error) from error
                 if offsets is not None:
@@ -293,16 +328,13 @@ cdef class Front:
         Durability: strictly-at-once: the checkpoint is durable before the call returns (and if it
         never returns, the entry counts as read). At-least-once: every ``persist_every`` entries.
         """
-        cdef PyObject* found
+        cdef Ready ready
         cdef Entry entry
         cdef Express express = self._express
-        if (
-            checkpoint is True and cursor is DEFAULT_CURSOR and on_corruption is None
-            and PyUnicode_CheckExact(topic) and not express.blocked
-        ):
-            found = PyDict_GetItemWithError(express._cursors, topic)
-            if found != NULL:
-                entry = (<Ready> found)._take()
+        if checkpoint is True and cursor is DEFAULT_CURSOR and on_corruption is None and not express.blocked:
+            ready = express._ready_of(topic)
+            if ready is not None:
+                entry = ready._take()
                 if entry is not None:
                     return entry
         return self._read_one(topic, checkpoint, cursor, on_corruption)

@@ -186,7 +186,7 @@ cdef class Tail:
         """Append a payload that the caller keeps alive; one of more than _direct_max() cannot change."""
         cdef uint64_t index, size, timestamp
         cdef object offset
-        if not self._has_room(length):
+        if not is_quick and not self._has_room(length):  # a quick one has been asked for already
             return -1
         timestamp = self._now()
         if self._clock is not None and not self._has_room(length):

@@ -166,6 +166,46 @@ def test_an_admitted_tail_is_written_and_a_barred_one_is_not(make_tail):
     assert tail.state[1] == 5
 
 
+def test_what_was_found_last_is_forgotten_with_its_topic(make_tail):
+    log = Log().make(compiled("_front_c"))
+    first, second, other = make_tail(), make_tail(), make_tail()
+    log._express.admit_tail("t", first)
+    log._express.admit_tail("o", other)
+    for _ in range(3):
+        log.append_for_topic("t", b"")
+        log.append_for_topic("o", b"")
+    log._express.admit_tail("t", second)
+    log.append_for_topic("t", b"")
+    assert [tail.state[1] for tail in (first, second, other)] == [3, 1, 3]
+    assert log.append_for_topic("o", b"") == 103
+    log._express.bar_tail("o")
+    assert log.append_for_topic("o", b"") == -1
+    assert log.append_for_topic("t", b"") == 101
+    # A name is an object of its own each time, and may get the place of one that is gone.
+    for number in range(200):
+        log._express.admit_tail(f"t{number}", make_tail())
+        assert log.append_for_topic(f"t{number}", b"") == 100
+        assert log.append_for_topic(f"u{number}", b"") == -1
+    assert log.append_for_topic(None, b"") == -1
+    assert [tail.state[1] for tail in (first, second, other)] == [3, 2, 4]
+
+
+def test_what_was_ready_last_is_forgotten_with_its_topic():
+    front, frames = compiled("_front_c"), compiled("_hot_c")
+    log = Log().make(front)
+    first, second = front.Ready(0), front.Ready(7)
+    for ready, start in ((first, 0), (second, 7)):
+        fill(ready, frames, start, start + 4)
+        ready.limit = 100
+    log._express.admit_cursor("t", first)
+    assert [log.read_next("t").offset for _ in range(2)] == [0, 1]
+    log._express.admit_cursor("t", second)
+    assert [log.read_next("t").offset for _ in range(2)] == [7, 8]
+    log._express.bar_cursor("t")
+    assert log.read_next("t") is None and log.read_next(None) is None
+    assert (first.offset, second.offset) == (2, 9)
+
+
 class Text(str):
     __slots__ = ()
 
