@@ -74,7 +74,8 @@ class Runway:
             # Written by calls, to which mapped pages are only in the way.
             tail.ready = min(tail.ready, max(at, self._ready))
         elif self._fills:
-            self._ready = max(needed, self._fill(at, burst_count * size_bytes))
+            burst_bytes = burst_count * (at - PAGE_SIZE) // max(tail.state[1], 1)
+            self._ready = max(needed, self._fill(at, burst_bytes))
             tail.ready = self._ready
         else:
             self._pace(tail, at, needed)

@@ -203,11 +203,12 @@ def test_zeros_end_with_the_space_and_a_frame_may_go_beyond_them():
 
 
 def test_no_zeros_where_many_entries_wait_for_one_sync():
-    tail = TellingTail()
+    tail = TellingTail(at=AT + 10 * 1024, entries=10)
     runway, writes = filling_runway(tail)
-    runway.extend(1024, burst_count=FILL_BYTES // 1024 + 1)
-    assert not writes and tail.ready > AT + FILL_BYTES
-    runway.extend(1024, burst_count=FILL_BYTES // 1024)
+    # It is what the entries of the block take that counts, not the batch that comes now.
+    runway.extend(100, burst_count=FILL_BYTES // 1024 + 1)
+    assert not writes and tail.ready > tail.state[0] + FILL_BYTES
+    runway.extend(10_000, burst_count=FILL_BYTES // 1024)
     assert writes
 
 
