@@ -247,7 +247,9 @@ def test_a_log_fills_the_file_ahead_of_each_synced_append(tmp_path, monkeypatch)
     write = Block.write
 
     def note(self: Block, at: int, data: bytes) -> None:
-        filled.append(at)
+        # The pure twin writes its frames this way too; those have a header.
+        if not any(data):
+            filled.append(at)
         write(self, at, data)
 
     monkeypatch.setattr(Block, "write", note)
