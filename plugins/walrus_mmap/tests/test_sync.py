@@ -113,6 +113,7 @@ def test_drop_cache_makes_durable_first(make_file, needs, monkeypatch):
     file = make_file(MIB)
     file.write_at(0, b"z" * MIB)
     monkeypatch.setattr(system, "sync_file", fail)
+    monkeypatch.setattr(os, "fdatasync", fail, raising=False)
     with pytest.raises(OSError, match="Input/output"):
         file.drop_cache()
 

@@ -101,8 +101,9 @@ class MmapFile:
                 size_bytes = self._check(at_bytes, length_bytes)
                 if length_bytes and not self._reserved.covers(at_bytes, end):
                     self._reserve(at_bytes, end, size_bytes)
-                if length_bytes and by_map:
-                    self._map_up_to(end, size_bytes)[at_bytes:end] = data
+                if by_map:
+                    if length_bytes:
+                        self._map_up_to(end, size_bytes)[at_bytes:end] = data
                     return
         system.write_exactly(self._descriptor, at_bytes, data)
 
@@ -190,10 +191,12 @@ class MmapFile:
 
         Raises: OSError; what is durable is unknown, and a second call would not tell.
         """
-        if not system.syncs_maps():
-            with self._lock:
-                for mapping in self._maps():
-                    mapping.flush()
+        if system.syncs_maps():
+            os.fdatasync(self._descriptor)
+            return
+        with self._lock:
+            for mapping in self._maps():
+                mapping.flush()
         system.sync_file(self._descriptor)
 
     def discard(self, at_bytes: int, length_bytes: int) -> None:

@@ -126,8 +126,10 @@ def has_one_cache() -> bool:
 
 def write_exactly(descriptor: int, at_bytes: int, data: Buffer) -> None:
     """Write all of ``data``. Raises: OSError; part of it may be written."""
+    done = os.pwrite(descriptor, data, at_bytes)
+    if type(data) is bytes and done == len(data):
+        return  # as nearly always
     with memoryview(data).cast("B") as view:
-        done = 0
         while done < len(view):
             count = os.pwrite(descriptor, view[done:], at_bytes + done)
             if not count:
