@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from typing import Optional
@@ -61,6 +60,8 @@ def key_directory(key: str) -> str:
     """
     if not isinstance(key, str):
         raise ConfigError(option="key", reason=f"must be a str, not {type(key).__name__}")
+    import hashlib  # with all of OpenSSL, which a log without a namespace does not need
+
     try:
         digest = hashlib.blake2b(key.encode("utf-8"), digest_size=16).hexdigest()
     except UnicodeEncodeError:
