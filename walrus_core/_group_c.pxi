@@ -54,6 +54,13 @@ cdef class Group:
             else:
                 self._lead(None, 0)
 
+    def wait_idle(self):
+        """Return when the sync that is under way has ended."""
+        while self._is_led:
+            self._follow(None, self._begun)
+        # It may be this thread that was let go, to lead.
+        self._hand_over()
+
     cdef int _lead(self, object topic, uint64_t offset) except -1:
         cdef uint64_t number = self._begun + 1
         self._begun = number

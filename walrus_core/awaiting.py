@@ -47,7 +47,7 @@ class Awaiting:
     """All event loops that wait for entries of one log."""
 
     def __init__(self, gate: Gate, failure: Callable[[], Optional[BaseException]]) -> None:
-        """``failure`` says why nothing becomes durable any more, or None; ``gate.failure`` whether."""
+        """``failure`` says why nothing becomes durable any more, or None."""
         self._gate = gate
         self._failure = failure
         self.loops: dict[asyncio.AbstractEventLoop, Waiters] = {}
@@ -70,7 +70,7 @@ class Awaiting:
         if queue is None:
             queue = waiters.by_topic[topic] = deque()
         queue.append((offset, future))
-        if topic.durable_offset > offset or self._gate.failure is not None:
+        if topic.durable_offset > offset or self._gate.failure is not None or self._gate.blocks_writes:
             # The sync was over before the future was there for it to see.
             self._settle(loop)
         return future

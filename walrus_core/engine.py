@@ -70,7 +70,7 @@ class Engine:
         try:
             self._open()
         except BaseException:
-            self._release()
+            self._release([])
             raise
         lifetime.watch(self)
 
@@ -324,7 +324,9 @@ class Engine:
                 else:
                     self._finish_cleanly()
             finally:
-                self._release()
+                # After an interrupt others may still wait for a sync. Nobody is told any more that entries
+                # are durable which wait in memory and are dropped now.
+                self._release([self.syncer.end])
 
     def _drain(self) -> None:
         """Wait for calls that began before the gate was shut; drop what they left unpublished."""
@@ -359,12 +361,16 @@ class Engine:
             return
         block.write_mark(block.state, 0 if tail.torn else fmt.MARK_CLEAN)
 
-    def _release(self) -> None:
-        """Give back what is held, whatever state it is in; can be done again. Raises: the first error."""
+    def _release(self, steps: list[Callable[[], object]]) -> None:
+        """Give back what is held, whatever state it is in; can be done again. Raises: the first error.
+
+        ``steps`` are those that come when nothing can be written any more.
+        """
         # Until the thread has ended, which may be removing a file, the directory must be nobody else's.
         errors = self._flusher.end()
-        steps = [topic.close_tails for topic in self.topics.values()]
-        steps += [self.files.close, lambda: self.gate.leave(CLOSED), self.backend.close]
+        steps = [lambda: self.gate.leave(CLOSED), *steps]
+        steps += [topic.close_tails for topic in self.topics.values()]
+        steps += [self.files.close, self.backend.close]
         errors += lifetime.give_back(steps)
         if self._lock is not None:
             self._lock.release()

@@ -22,6 +22,7 @@ from walrus_core.errors import (
     ReentrantCallError,
     StorageError,
     SyncFailedError,
+    WalrusError,
     is_harmless,
     storage_error,
 )
@@ -79,9 +80,12 @@ class Gate:
 
     def check_open(self) -> None:
         """Raises: ClosedError, ForkedError: the log cannot be used at all."""
-        if self.state == OPEN:
-            return
-        raise (ForkedError if self.state == FORKED else ClosedError)(path=self.path)
+        if self.state != OPEN:
+            raise self.ended()
+
+    def ended(self) -> WalrusError:
+        """Return the error that says how the log ended, once it has."""
+        return (ForkedError if self.state == FORKED else ClosedError)(path=self.path)
 
     def check_call(self) -> None:
         """Raises: ClosedError, ForkedError, PoisonedError: a call that changes the log cannot begin."""

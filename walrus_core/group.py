@@ -57,6 +57,14 @@ class PureGroup:
         finally:
             self._hand_over()
 
+    def wait_idle(self) -> None:
+        """Return when the sync that is under way has ended."""
+        try:
+            with self._lock:
+                pass
+        finally:
+            self._hand_over()
+
     def _lead(self, topic: Durable, offset: int) -> bool:
         """Sync for everybody, unless somebody is at it. Returns: whether this thread did."""
         held: list[RLock] = []

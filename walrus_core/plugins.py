@@ -102,6 +102,16 @@ def installed_plugins(
     return found
 
 
+def _look_again(blocked: Iterable[str], group: str = ENTRY_POINT_GROUP) -> dict[str, list[InstalledPlugin]]:
+    """Return the installed plugins as they are now, before an error says that one is missing.
+
+    An installation may have been under way at the last look: what comes into the folder of a
+    distribution later does not change the folder that modules come from.
+    """
+    _read_entry_points.cache_clear()
+    return installed_plugins(blocked, group)
+
+
 def choose_backend_name(
     requested: Optional[str], configured: Optional[str], blocked: Iterable[str] = ()
 ) -> str:
@@ -113,6 +123,8 @@ def choose_backend_name(
     if name:
         return name
     found = installed_plugins(blocked)
+    if not any(default in found for default in DEFAULT_ORDER):
+        found = _look_again(blocked)
     for default in DEFAULT_ORDER:
         if default in found:
             return default
@@ -153,6 +165,8 @@ def _only_plugin(
 ) -> InstalledPlugin:
     """Return the one installed plugin of a group that has ``name``. Raises: ``unknown``, ``duplicate``."""
     found = installed_plugins(blocked, group)
+    if name not in found:
+        found = _look_again(blocked, group)
     candidates = found.get(name, [])
     if not candidates:
         raise unknown(name=name, available=_names(found), hint=_hint(name, blocked))

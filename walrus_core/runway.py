@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from walrus_core import hot
 from walrus_core.block import Block
+from walrus_core.errors import DiskFullError, TooManyFilesError
 from walrus_core.format import PAGE_SIZE
 
 FIRST_BYTES = 64 * 1024
@@ -52,8 +53,8 @@ class Runway:
         self._ready = self._unloaded = self._filled = 0
 
     def extend(self, size_bytes: int, burst_count: int = 0) -> None:
-        """Make room for ``size_bytes`` behind the frames, and some more; 0 stands for a new block.
-        ``burst_count`` entries are synced together.
+        """Make room for ``size_bytes`` behind the frames, and some more; 0 stands for a new block that
+        came with a batch. ``burst_count`` entries are synced together.
 
         Raises: DiskFullError, StorageError: the tail ends where it did.
         """
@@ -90,8 +91,12 @@ class Runway:
             return min(start + UNFILLED_BYTES, self._reserved)
         end = min(start + max(FILL_PIECE_BYTES, min(at, FILL_BYTES)), self._reserved)
         end -= end % PAGE_SIZE
-        for place in range(start, end, FILL_PIECE_BYTES):
-            self.block.write(place, _ZEROS[: end - place])
+        try:
+            for place in range(start, end, FILL_PIECE_BYTES):
+                self.block.write(place, _ZEROS[: end - place])
+        except (DiskFullError, TooManyFilesError):
+            # Some file systems take space for reserved bytes too (Btrfs). Entries may still fit.
+            return min(start + UNFILLED_BYTES, self._reserved)
         self._filled = max(start, end)
         return end
 

@@ -17,7 +17,7 @@ from walrus_core import format as fmt
 from walrus_core.awaiting import Awaiting
 from walrus_core.block import Block, State
 from walrus_core.cursorfile import CursorFile
-from walrus_core.errors import PoisonedError, StorageError, SyncFailedError
+from walrus_core.errors import PoisonedError, StorageError, SyncFailedError, WalrusError
 from walrus_core.files import FileCache, LogFile
 from walrus_core.gate import Gate
 from walrus_core.group import Durable, Group
@@ -128,11 +128,21 @@ class Syncer:
         """Make everything that was written before the call durable. Raises as ``wait``."""
         self.group.lead()
 
+    def end(self) -> None:
+        """Wait for the sync that is under way; the gate lets no other begin. Who still waits is told so.
+
+        Before it returns nothing may be taken away that a sync vouches for. Can be done again.
+        """
+        self.group.wait_idle()
+        self.awaiting.tell()
+
     def _sync_for(self, topic: Optional[Durable], offset: int) -> None:
         """Sync for everybody, on the thread that leads; ``topic`` and ``offset`` are what it waits for."""
         try:
             if self._gate.failure is not None or self._gate.blocks_writes:
-                self._raise_if_failed()
+                failure = self.failure()
+                if failure is not None:
+                    raise failure
             topics = list(self._dirty)
             if len(topics) != 1 or not self._sync_alone(topics[0]):
                 self._sync_topics(topics)
@@ -149,20 +159,15 @@ class Syncer:
         self._gate.poison(failure)
         return failure
 
-    def _raise_if_failed(self) -> None:
-        failure = self.failure()
-        if failure is not None:
-            raise failure
-        self._gate.check_write()
-
-    def failure(self) -> Optional[StorageError]:
+    def failure(self) -> Optional[WalrusError]:
         """Return the error for those who wait for a sync that will not come, None where it may.
 
-        Who waits while somebody else's sync fails learns the same: its entries are in doubt.
+        Who waits while somebody else's sync fails learns the same: its entries are in doubt. So are those
+        of who still waits when a close was interrupted before its own sync: ClosedError.
         """
-        failure = self._gate.failure
+        has_ended, failure = self._gate.blocks_writes, self._gate.failure
         if failure is None:
-            return None
+            return self._gate.ended() if has_ended else None
         again: StorageError = PoisonedError(path=self._gate.path, reason=str(failure))
         if isinstance(failure, SyncFailedError):
             again = SyncFailedError(
@@ -231,6 +236,7 @@ class Syncer:
             now_s = time.monotonic()
         marks_due = now_s - self._marked_s >= MARK_INTERVAL_S
         for topic, end_offset, blocks in begun:
+            topic.burst_count = max(end_offset - topic.durable_offset, 0)
             topic.durable_offset = max(topic.durable_offset, end_offset)
             self._mark(topic, blocks, marks_due)
             if not (self._keeps_noted and _goes_on(blocks)):

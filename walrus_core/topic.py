@@ -100,7 +100,7 @@ class Topic:
         self._resume_offset = 0
         self._runway: Optional[Runway] = None
         self.durable_offset = 0
-        self.burst_count = 0  # entries that the last sync brought
+        self.burst_count = 0  # entries that the last sync of the topic brought
 
     def restore(self, blocks: list[Block], next_offset: int, low_water: int, appendable: bool) -> None:
         """Take over what recovery found; everything of it is durable.
@@ -222,7 +222,7 @@ class Topic:
             return
         first_bytes = FIRST_BYTES if active is None else BUSY_BYTES
         lease = self._allocator.lease(size, fmt.PAGE_SIZE + max(size, first_bytes - fmt.PAGE_SIZE))
-        self.publish([self.adopt(lease, self.next_offset, self.last_sequence())], None)
+        self.publish([self.adopt(lease, self.next_offset, self.last_sequence())], None, size)
 
     def can_continue(self, size: int) -> bool:
         """True where the active block has ``size`` bytes left and nothing torn stands in them."""
@@ -302,11 +302,12 @@ class Topic:
             raise
         return block
 
-    def publish(self, blocks: Sequence[Block], final: Optional[State]) -> None:
+    def publish(self, blocks: Sequence[Block], final: Optional[State], size_bytes: int = 0) -> None:
         """Make new blocks the end of the topic, in one store.
 
-        ``final`` is the state of the block before them, None for as it stands. All new blocks but
-        the last have their own ``final`` set. Raises: StorageError: nothing is published.
+        ``final`` is the state of the block before them, None for as it stands. All new blocks but the
+        last have their own ``final`` set. ``size_bytes``: of the frame that comes next, 0 where the blocks
+        hold what they are for. Raises: StorageError: nothing is published.
         """
         before = self.active
         if before is not None and before.tail is not None:
@@ -320,7 +321,7 @@ class Topic:
         last = blocks[-1]
         if last.tail is not None:
             left, runway = self._runway, self._runway_of(last, last.tail)
-            runway.extend(0)
+            runway.extend(size_bytes)
             if left is not None and left is not runway:
                 left.leave()
         self.active = last

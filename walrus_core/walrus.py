@@ -233,8 +233,9 @@ class Walrus(TopicReads):
     def close(self) -> None:
         """Sync what is written, persist cursors, join the thread, release the directory. Idempotent.
 
-        An interrupt ends the syncing, not the giving back: it is raised when the background thread has
-        ended and the directory is free.
+        An interrupt ends the syncing, not the giving back: it is raised when the background thread and
+        every other sync have ended and the directory is free. Whoever still waits for entries to become
+        durable gets ClosedError: they may be there after the next open, or not.
 
         Raises: ForkedError in a forked child. SyncFailedError, StorageError: once; the log is
         closed all the same, and what was not durable is in doubt.

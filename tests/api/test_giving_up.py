@@ -3,15 +3,18 @@ and all that the log held is given back, whatever interrupts."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import pytest
-from helpers import NEVER, WHOLE_BLOCK, contents, with_faults
+from helpers import NEVER, WHOLE_BLOCK, contents, wait_until, with_faults
 
-from walrus_core import ReadConsistency, Walrus, lock
-from walrus_core.errors import LockedError
+from walrus_core import FsyncSchedule, ReadConsistency, Walrus, lock
+from walrus_core.engine import Engine
+from walrus_core.errors import ClosedError, LockedError
 from walrus_core.files import FileCache
 from walrus_core.flusher import Flusher
+from walrus_core.lock import DirectoryLock
 from walrus_core.memory import MemoryBackend, MemoryStore
 
 PATH = "/log"
@@ -108,6 +111,140 @@ def test_a_log_dropped_at_rest_gives_its_directory_up_at_once():
         wal.__del__()
     with Walrus(PATH, backend=MemoryBackend(store=store), **OPTIONS) as again:
         assert again.next_offset("t") == 1
+
+
+# --- syncs --------------------------------------------------------------------------------------
+
+
+class SyncsHeldUp:
+    """Keeps syncs of a log by the threads named here from beginning, until they may."""
+
+    def __init__(self, monkeypatch, names: set[str]) -> None:
+        self.begun, self.may_go_on, self.ended = (threading.Event() for _ in range(3))
+        sync_one = FileCache.sync_one
+
+        def held_up(files, file):
+            if threading.current_thread().name not in names:
+                return sync_one(files, file)
+            self.begun.set()
+            assert self.may_go_on.wait(30)
+            try:
+                sync_one(files, file)
+            finally:
+                self.ended.set()
+
+        monkeypatch.setattr(FileCache, "sync_one", held_up)
+
+
+def interrupted_once(monkeypatch, name: str) -> None:
+    """Let the next call of this method of an engine end with an interrupt, when it has done its work."""
+    method = getattr(Engine, name)
+
+    def interrupted(self):
+        monkeypatch.setattr(Engine, name, method)
+        method(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Engine, name, interrupted)
+
+
+@pytest.mark.parametrize("backend", ["fd", "mmap"])
+def test_an_interrupted_close_acknowledges_nothing_that_it_drops(tmp_path, monkeypatch, backend):
+    """A sync is under way, others wait in memory for the next one, and a close is interrupted."""
+    pytest.importorskip(f"walrus_{backend}")
+    schedule = FsyncSchedule.sync_each()
+    wal = Walrus(tmp_path / "log", backend=backend, fsync_schedule=schedule)
+    wal.append_for_topic("t", b"0")
+    held_up = SyncsHeldUp(monkeypatch, {"first"})
+    acknowledged: list[tuple[int, bytes]] = []
+    refused: list[ClosedError] = []
+
+    def append() -> None:
+        data = threading.current_thread().name.encode()
+        try:
+            acknowledged.append((wal.append_for_topic("t", data), data))
+        except ClosedError as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=append, name=name) for name in ("first", "second", "third")]
+    threads[0].start()
+    assert held_up.begun.wait(30)
+    for thread in threads[1:]:
+        thread.start()
+    topic = wal._engine.topics["t"]
+    wait_until(lambda: topic.next_offset == 4)
+    close = FileCache.close
+
+    def late(files):
+        # What is durable by now is; nothing becomes so after the tails are gone.
+        for thread in threads:
+            thread.join(timeout=1)
+        close(files)
+
+    monkeypatch.setattr(FileCache, "close", late)
+    interrupted_once(monkeypatch, "_drain")
+    threading.Timer(0.2, held_up.may_go_on.set).start()
+    with pytest.raises(KeyboardInterrupt):
+        wal.close()
+    for thread in threads:
+        thread.join(timeout=20)
+        assert not thread.is_alive()
+    assert len(acknowledged) + len(refused) == 3 and refused
+    with Walrus(tmp_path / "log", backend=backend) as again:
+        assert again.recovery_report.damages == ()
+        kept = contents(again, "t")
+        assert kept[0] == b"0"
+        for offset, data in acknowledged:
+            assert kept[offset] == data
+
+
+def test_an_interrupted_close_keeps_its_directory_until_a_sync_is_over(tmp_path, monkeypatch):
+    pytest.importorskip("walrus_fd")
+    wal = Walrus(tmp_path / "log", backend="fd", fsync_schedule=FsyncSchedule.sync_each())
+    wal.append_for_topic("t", b"0")  # so that the next sync is one of the topic alone, without its lock
+    held_up = SyncsHeldUp(monkeypatch, {"appends"})
+
+    def append() -> None:
+        with pytest.raises(ClosedError):
+            wal.append_for_topic("t", b"a")
+        refused.append("t")
+
+    refused: list[str] = []
+    appending = threading.Thread(target=append, name="appends")
+    appending.start()
+    assert held_up.begun.wait(30)
+    release, was_over = DirectoryLock.release, []
+
+    def noted(directory_lock):
+        was_over.append(held_up.ended.is_set())
+        release(directory_lock)
+
+    monkeypatch.setattr(DirectoryLock, "release", noted)
+    interrupted_once(monkeypatch, "_drain")
+    threading.Timer(0.2, held_up.may_go_on.set).start()
+    with pytest.raises(KeyboardInterrupt):
+        wal.close()
+    assert was_over == [True]
+    appending.join(timeout=20)
+    assert refused == ["t"]
+
+
+def test_who_awaits_entries_is_told_when_a_close_was_interrupted_before_its_sync(tmp_path, monkeypatch):
+    pytest.importorskip("walrus_fd")
+    schedule = FsyncSchedule.milliseconds(600_000)
+
+    async def run() -> None:
+        wal = Walrus(tmp_path / "log", backend="fd", fsync_schedule=schedule)
+        waiting = [asyncio.ensure_future(wal.append_async("t", b"a")) for _ in range(3)]
+        while wal.next_offset("t") < 3:
+            await asyncio.sleep(0)
+        interrupted_once(monkeypatch, "_drain")
+        with pytest.raises(KeyboardInterrupt):
+            wal.close()
+        ends = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 20)
+        assert [type(end) for end in ends] == [ClosedError] * 3
+
+    asyncio.run(run())
 
 
 # --- files --------------------------------------------------------------------------------------

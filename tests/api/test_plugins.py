@@ -25,7 +25,7 @@ from walrus_core.errors import (
 )
 from walrus_core.hookspecs import hookimpl
 from walrus_core.memory import MemoryBackend
-from walrus_core.plugins import installed_plugins
+from walrus_core.plugins import backend_class, installed_plugins
 
 
 class Distribution:
@@ -352,3 +352,17 @@ def test_what_is_installed_is_read_again_once_a_folder_has_changed(tmp_path, mon
     assert [plugin.distribution for plugin in installed_plugins()["late"]] == ["late"] and len(read) == 2
     shutil.rmtree(info)
     assert "late" not in installed_plugins()
+
+
+def test_an_installation_under_way_at_the_first_look_is_seen_before_an_error(tmp_path, monkeypatch):
+    """Its folder was there already: what comes into it does not change the folder that holds it."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    info = tmp_path / "late-1.dist-info"
+    info.mkdir()
+    with pytest.raises(UnknownBackendError):
+        backend_class("late")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: late\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[walrus]\nlate = nowhere_to_be_found\n")
+    importlib.invalidate_caches()
+    with pytest.raises(BrokenPluginError, match="nowhere_to_be_found"):
+        backend_class("late")

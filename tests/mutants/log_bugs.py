@@ -256,6 +256,34 @@ BUGS = [
         is_quick=True,
     ),
     Bug(
+        "dropped and then acknowledged",
+        "walrus_core/engine.py",
+        "        steps = [lambda: self.gate.leave(CLOSED), *steps]\n"
+        "        steps += [topic.close_tails for topic in self.topics.values()]\n"
+        "        steps += [self.files.close, self.backend.close]\n",
+        "        steps = [topic.close_tails for topic in self.topics.values()]\n"
+        "        steps += [self.files.close, lambda: self.gate.leave(CLOSED), self.backend.close]\n",
+        "after an interrupted close a sync succeeds for entries that waited in memory and are gone",
+        (f"{GIVING_UP}::test_an_interrupted_close_acknowledges_nothing_that_it_drops",),
+        is_quick=True,
+    ),
+    Bug(
+        "closed while a sync is under way",
+        "walrus_core/syncer.py",
+        "        self.group.wait_idle()\n",
+        "",
+        "the directory is somebody else's while a sync of ours has not ended",
+        (f"{GIVING_UP}::test_an_interrupted_close_keeps_its_directory_until_a_sync_is_over",),
+    ),
+    Bug(
+        "awaited for ever",
+        "walrus_core/syncer.py",
+        "return self._gate.ended() if has_ended else None",
+        "return None",
+        "who awaits entries of a log whose close was interrupted waits on",
+        (f"{GIVING_UP}::test_who_awaits_entries_is_told_when_a_close_was_interrupted_before_its_sync",),
+    ),
+    Bug(
         "zeros over frames",
         "walrus_core/runway.py",
         "max(self._filled, at + -at % PAGE_SIZE)",

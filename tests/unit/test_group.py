@@ -195,6 +195,31 @@ def test_many_threads_wait_for_what_they_wrote(make_group):
     assert topic.durable_offset == 3200 and group.waiting == 0
 
 
+def test_whoever_waits_for_it_to_be_idle_syncs_nothing_and_lets_the_next_one_lead(make_group):
+    topic = Topic()
+    disk = Disk(topic)
+    group = make_group(disk.sync)
+    topic.written = 1
+    leader = start(lambda: group.wait(topic, 1))
+    assert disk.begun.acquire(timeout=20)
+    topic.written = 2
+    idle: list[int] = []
+    # In this order: who waits for it to be idle is the one that the leader lets go of first.
+    others = start(lambda: (group.wait_idle(), idle.append(disk.syncs)))
+    time.sleep(0.05)
+    others += start(lambda: group.wait(topic, 2))
+    time.sleep(0.05)
+    assert not idle
+    disk.is_held = False
+    disk.may_end.release()
+    for thread in leader + others:
+        thread.join(timeout=20)
+        assert not thread.is_alive()
+    assert topic.durable_offset == 2 and disk.syncs == 2 and group.waiting == 0
+    group.wait_idle()
+    assert disk.syncs == 2
+
+
 def test_a_sync_inside_the_sync_of_the_same_thread_is_refused():
     front = pytest.importorskip("walrus_core._front_c")
     topic = Topic()

@@ -11,8 +11,15 @@ import pytest
 from tests.unit.conftest import FNV, KEY, make_tail, oracle_frame
 from walrus_core import FsyncSchedule, Walrus, hot
 from walrus_core.block import Block
-from walrus_core.errors import DiskFullError
-from walrus_core.runway import BUSY_MIN_BYTES, FILL_BYTES, FILL_PIECE_BYTES, PACE_BYTES, Runway
+from walrus_core.errors import DiskFullError, StorageError
+from walrus_core.runway import (
+    BUSY_MIN_BYTES,
+    FILL_BYTES,
+    FILL_PIECE_BYTES,
+    PACE_BYTES,
+    UNFILLED_BYTES,
+    Runway,
+)
 
 SIZE = 12 * 1024 * 1024
 AT = 4096
@@ -224,7 +231,8 @@ def test_no_zeros_where_they_would_cost_more_than_they_spare(facts):
     assert not writes and tail.ready == 2**64 - 1
 
 
-def test_a_fill_that_fails_is_done_again():
+def test_zeros_that_find_the_disk_full_are_done_without():
+    """Some file systems take space for reserved bytes too. An entry may still fit, and says it if not."""
     tail = TellingTail()
     runway, writes = filling_runway(tail)
 
@@ -232,7 +240,30 @@ def test_a_fill_that_fails_is_done_again():
         raise DiskFullError(path="x", operation="write", errno=28, reason="full")
 
     write, runway.block.write = runway.block.write, fail
-    with pytest.raises(DiskFullError):
+    runway.extend(288)
+    assert tail.ready == AT + UNFILLED_BYTES
+    runway.block.write = write
+    tail.state = (tail.ready - 100, 900)
+    runway.extend(288)
+    assert extent_of(writes)[0] >= tail.state[0]
+
+
+def test_no_zeros_for_a_new_block_whose_first_frame_is_large():
+    tail = TellingTail()
+    runway, writes = filling_runway(tail)
+    runway.extend(LARGE)
+    assert not writes
+
+
+def test_a_fill_that_fails_is_done_again():
+    tail = TellingTail()
+    runway, writes = filling_runway(tail)
+
+    def fail(at: int, data: bytes) -> None:
+        raise StorageError(path="x", operation="write", errno=5, reason="broken")
+
+    write, runway.block.write = runway.block.write, fail
+    with pytest.raises(StorageError):
         runway.extend(288)
     assert tail.ready == 2**64 - 1
     runway.block.write = write
