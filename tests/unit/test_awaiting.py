@@ -51,7 +51,7 @@ def failures():
 
 @pytest.fixture
 def waits(failures):
-    gate = SimpleNamespace(failure=None)
+    gate = SimpleNamespace(failure=None, blocks_writes=False)
     return awaiting.Awaiting(gate, lambda: failures[0] if failures else None)
 
 
