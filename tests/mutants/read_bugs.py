@@ -370,7 +370,7 @@ BUGS = [
     Bug(
         "failed open keeps the lock",
         "walrus_core/engine.py",
-        "            self._open()\n        except BaseException:\n            self._release()\n            raise",
+        "            self._open()\n        except BaseException:\n            self._release([])\n            raise",
         "            self._open()\n        except BaseException:\n            raise",
         "after an open that failed nobody gets in",
         ("tests/api/test_lifecycle.py::test_a_failed_open_leaves_nothing_open",),
