@@ -79,6 +79,10 @@ class Awaiting:
         """Something became durable, or nothing will any more. Called on any thread."""
         with self._lock:
             for loop, waiters in list(self.loops.items()):
+                if loop.is_closed():
+                    # Nobody waits on it any more.
+                    del self.loops[loop]
+                    continue
                 if waiters.is_asked:
                     continue
                 try:
@@ -86,11 +90,19 @@ class Awaiting:
                     # Afterwards: an interrupt in between asks twice, and not never.
                     waiters.is_asked = True
                 except RuntimeError:
-                    # The loop was closed: nobody waits on it any more.
+                    # It was closed just now.
                     del self.loops[loop]
 
     def _settle(self, loop: asyncio.AbstractEventLoop) -> None:
         """On the loop's own thread: settle the futures whose entries are durable, or all of them."""
+        try:
+            self._settle_now(loop)
+        except BaseException:
+            # An interrupt: the loop may run on, and no other sync may come.
+            loop.call_soon(self._settle, loop)
+            raise
+
+    def _settle_now(self, loop: asyncio.AbstractEventLoop) -> None:
         with self._lock:
             waiters = self.loops.get(loop)
             if waiters is None:
@@ -99,14 +111,17 @@ class Awaiting:
             failure = self._failure()
             for topic, queue in list(waiters.by_topic.items()):
                 durable_offset = topic.durable_offset
+                # Taken out once it is settled, so that an interrupt forgets none.
                 while queue and queue[0][0] < durable_offset:
-                    future = queue.popleft()[1]
+                    future = queue[0][1]
                     if not future.done():
                         future.set_result(None)
+                    queue.popleft()
                 while queue and failure is not None:
-                    future = queue.popleft()[1]
+                    future = queue[0][1]
                     if not future.done():
                         future.set_exception(failure)
+                    queue.popleft()
                 if not queue:
                     del waiters.by_topic[topic]
             if not waiters.by_topic:

@@ -96,6 +96,8 @@ class SegmentFile(Protocol):
     def sync(self) -> None:
         """Make every byte written before the call durable, with the size and allocation.
 
+        A failure that the system has reported is raised as OSError. Where an interrupt comes before that
+        is raised, the OSError goes along as its cause or context: the system reports it once.
         Threads: callable beside writes; bytes written during the call may or may not be covered.
         """
 
@@ -198,7 +200,7 @@ class Backend(Protocol):
         """Make creations, renames and removals in the directory durable."""
 
     def sync_many(self, files: Sequence[SegmentFile]) -> None:
-        """``sync`` of several files, at once where the backend can. Raises the first failure."""
+        """``sync`` of several files, at once where the backend can. Raises the first failure, as ``sync``."""
 
     def close(self) -> None:
         """Release what the instance holds; a second call does nothing. All its files are closed before."""

@@ -75,12 +75,15 @@ class Chain:
         return last.first_offset + self.states[last.sequence].entries
 
 
-def choose(found: list[Found], low_water: int) -> tuple[list[Found], list[Found]]:
+def choose(found: list[Found], low_water: int, is_old: bool = False) -> tuple[list[Found], list[Found]]:
     """Split the blocks of one topic into its chain, oldest first, and the rest.
 
     A mark is written only for a published block, so the marked blocks and all that they follow
     are the chain; behind the last of them the youngest of several children is the one that
     counts, because a writer leaves a block for good before it begins another.
+
+    ``is_old``: the low water may be older than the last one that was written, so a block whose parent
+    was given back may begin above it.
 
     Cost: linear but for sorting, whatever the header pages say.
     """
@@ -99,7 +102,8 @@ def choose(found: list[Found], low_water: int) -> tuple[list[Found], list[Found]
         runs.append(_followed(by_sequence[sequence], by_sequence))
     chain = [item for run in reversed(runs) for item in reversed(run)]
     if not chain:
-        roots = [item for item in found if _is_root(item, by_sequence, low_water)]
+        limit = _NO_LIMIT if is_old else low_water
+        roots = [item for item in found if _is_root(item, by_sequence, limit)]
         chain = [max(roots, key=lambda item: item.block.sequence)] if roots else []
     while chain:
         last = chain[-1]
@@ -146,15 +150,16 @@ def _is_root(item: Found, by_sequence: dict[int, Found], low_water: int) -> bool
     return previous not in by_sequence and (previous == 0 or item.block.first_offset <= low_water)
 
 
-def resolve(topic: str, found: list[Found], low_water: int) -> Chain:
+def resolve(topic: str, found: list[Found], low_water: int, is_old: bool = False) -> Chain:
     """Find the chain of a topic, scan what its marks do not vouch for, and cut the torn tail.
 
+    ``is_old``: as for ``choose``.
     Raises: StorageError: a read failed.
     """
     # The low water is the first offset of the oldest block that was kept: what begins below it was
     # given back before the crash, though its header page may have come back with the power.
     live = [item for item in found if item.block.first_offset >= low_water]
-    chosen, dropped = choose(live, low_water)
+    chosen, dropped = choose(live, low_water, is_old)
     dropped.extend(item for item in found if item.block.first_offset < low_water)
     empty = 0
     while empty + 1 < len(chosen) and chosen[empty + 1].block.first_offset <= low_water:

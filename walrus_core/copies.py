@@ -51,13 +51,18 @@ def _pair(
     return [evolve(finding, kind=kind, at_bytes=finding.at_bytes + bad, mended=good, remedy=REPAIR)]
 
 
-def segment_header_findings(path: str, area: bytes) -> list[Finding]:
-    """Look at the header area of a segment. Raises: UnsupportedVersionError: it is of a newer format."""
+def segment_header_findings(path: str, area: bytes, log_id: Optional[bytes], sequence: int) -> list[Finding]:
+    """Look at the header area of the segment with this sequence, of this log where that is known.
+
+    A copy that was meant for another place is not sound, where the other one is of this place.
+    Raises: UnsupportedVersionError: it is of a newer format.
+    """
+    best, _is_first = pages.decode_segment_header(area, path, log_id, sequence)
     return _pair(
         area,
         (0, fmt.SEGMENT_COPY_AT),
         fmt.SEGMENT_HEADER_USED,
-        lambda alone: pages.decode_segment_header(alone, path)[0] is not None,
+        lambda alone: best is not None and pages.decode_segment_header(alone, path)[0] == best,
         Finding(category=DAMAGE, kind=SEGMENT_KIND, path=path),
     )
 
@@ -71,7 +76,7 @@ def block_findings(block: Block, page: bytes, log_is_clean: bool) -> list[Findin
         page,
         (0, fmt.BLOCK_COPY_AT),
         fmt.BLOCK_HEADER_SIZE,
-        lambda alone: pages.decode_block_header(alone, key)[0] is not None,
+        lambda alone: pages.decode_block_header(alone, key)[0] == block.header,
         base,
     )
     if not any(page[fmt.MARK_AT[0] :]):

@@ -99,9 +99,23 @@ class Cursor:
         Cost: one small write and one sync, and a sync of the entries where they need it.
         """
         self._syncer.wait(self.topic, offset)
-        self.write_state(offset)
-        self._cursors.sync()
+        try:
+            self.write_state(offset)
+            self._cursors.sync()
+        except BaseException:
+            # After an interrupt the page may be ahead of the cursor, and be durable with any other sync.
+            if self._syncer.failure() is None and self.differs(self.saved_offset):
+                self.write_state(self.saved_offset)
+            raise
         self.saved_offset = offset
+
+    def differs(self, offset: int) -> bool:
+        """True where the page says something else than ``offset``: behind it, or ahead of it where an
+        interrupt came between the write and the move."""
+        page = self.page
+        if page is None:
+            return offset > 0
+        return not page.damaged and page.state.offset != offset
 
     def write_state(self, offset: int) -> None:
         """Write the position without a sync. The entries below it must be durable."""

@@ -47,7 +47,7 @@ def cursor_page_key(log_id: bytes, page: int) -> int:
 class CursorPage:
     """One page in use. ``state`` is what the file holds (written, perhaps not synced yet)."""
 
-    __slots__ = ("damaged", "identity", "is_written", "settled_at", "state")
+    __slots__ = ("damaged", "identity", "is_old", "is_written", "settled_at", "state")
 
     def __init__(
         self, identity: PageIdentity, state: PageState, damaged: bool = False, is_written: bool = True
@@ -58,6 +58,7 @@ class CursorPage:
         ``synced`` ticket has reached ``settled_at``.
         """
         self.settled_at = 0
+        self.is_old = False  # one of two states was unreadable: ``state`` may be one write old
         self.is_written = is_written
         self.identity = identity
         self.state = state
@@ -150,7 +151,9 @@ class CursorFile:
             lost.append(LostState(identity))
         elif damaged:
             single.append(number)
-        self._take(CursorPage(identity, state or PageState(0, 0), lost_both))
+        found = CursorPage(identity, state or PageState(0, 0), lost_both)
+        found.is_old = damaged
+        self._take(found)
 
     def _take(self, page: CursorPage) -> None:
         """Enter a page that was read; of two with one owner the one that is further on counts."""
@@ -294,21 +297,21 @@ class CursorFile:
     def _write_next(self, page: CursorPage, state: PageState) -> None:
         try:
             self._write_sector(page, state)
-        except StorageError as error:
+        except BaseException as error:
             self._take_back(page, error)
             raise
         page.state = state
 
-    def _take_back(self, page: CursorPage, error: StorageError) -> None:
-        """After a failed write the new state may stand in its sector: put the old one over it.
+    def _take_back(self, page: CursorPage, error: BaseException) -> None:
+        """After a write that ended badly the new state may stand in its sector: put the old one over it.
 
         Where even that fails nobody knows what a crash would find: the log is poisoned.
         """
         old = page.state._replace(generation=page.state.generation + 1)
         try:
             self._write_sector(page, old)
-        except StorageError:
-            self._files.gate.poison(error)
+        except StorageError as again:
+            self._files.gate.poison(error if isinstance(error, StorageError) else again)
         else:
             page.state = old
 
@@ -394,7 +397,4 @@ def _corruption(path: str, reason: str, kind: str, at_bytes: int) -> CorruptionE
         kind=kind,
         path=path,
         at_bytes=at_bytes,
-        topic=None,
-        offset=None,
-        end_offset=None,
     )

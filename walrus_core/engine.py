@@ -62,7 +62,7 @@ class Engine:
         self._create_lock = threading.RLock()
         self._close_lock = threading.RLock()
         self._is_released = False
-        self._flusher = Flusher(self, options.fsync_schedule.interval_ms / 1000)
+        self._flusher = Flusher(self, options.fsync_schedule.interval_ms / 1000, self.gate.warn)
         self.damages: dict[Damage, None] = {}
         self.backend = backend_of(options)
         self.files = FileCache(self.backend, options.open_files_max, self.gate)
@@ -119,7 +119,7 @@ class Engine:
             self.gate,
             self.events.synced if self.events.has_observers else None,
             self._sealed,
-            wake=self._flusher.wake if options.fsync_schedule.kind == "interval" else (lambda: None),
+            wake=self._flusher.wake if options.fsync_schedule.kind == "interval" else (lambda: True),
             urge=self._flusher.wake if options.fsync_schedule.kind == "never" else (lambda: None),
             durable_writes=options.durable_writes,
             keeps_noted=self._waits,
@@ -287,19 +287,21 @@ class Engine:
         for topic in self.live_topics():
             with topic.read_lock:
                 for cursor in list(self._cursors_by_topic[topic.name].values()):
-                    # Looked at once: reads go on past the lock.
-                    offset = cursor.offset
-                    if cursor.saved_offset < offset <= topic.durable_offset:
-                        try:
-                            cursor.write_state(offset)
-                        except (DiskFullError, TooManyFilesError) as error:
-                            failure = failure or error
-                            continue
-                        moved.append((cursor, offset))
+                    offset = min(cursor.offset, topic.durable_offset)  # once: reads go on past the lock
+                    if not cursor.differs(offset):
+                        continue
+                    try:
+                        cursor.write_state(offset)
+                    except (DiskFullError, TooManyFilesError) as error:
+                        failure = failure or error
+                        continue
+                    moved.append((cursor, offset))
         if self.cursors.file.is_dirty:
             self.cursors.sync()
         for cursor, offset in moved:
-            cursor.saved_offset = max(cursor.saved_offset, offset)
+            with cursor.topic.read_lock:
+                if not cursor.differs(offset):  # as after a seek meanwhile
+                    cursor.saved_offset = offset
         return failure
 
     # --- close --------------------------------------------------------------------------------
@@ -324,8 +326,7 @@ class Engine:
                 else:
                     self._finish_cleanly()
             finally:
-                # After an interrupt others may still wait for a sync. Nobody is told any more that entries
-                # are durable which wait in memory and are dropped now.
+                # Others may still wait for a sync: nobody is told durable what is dropped from memory now.
                 self._release([self.syncer.end])
 
     def _drain(self) -> None:
@@ -357,15 +358,16 @@ class Engine:
             self.cursors.write_state(topic.page, floor=topic.next_offset)
         block = topic.active
         tail = None if block is None else block.tail
-        if block is None or tail is None or (block.is_clean and block.marked_at == tail.state[0]):
+        if block is None or tail is None:
             return
-        block.write_mark(block.state, 0 if tail.torn else fmt.MARK_CLEAN)
+        if not tail.torn and block.is_clean and block.marked_at == tail.state[0]:
+            return
+        # Behind the last frame may stand those of a batch that was interrupted: the block ends before them.
+        block.write_mark(block.state, fmt.MARK_SEALED if tail.torn else fmt.MARK_CLEAN)
 
     def _release(self, steps: list[Callable[[], object]]) -> None:
         """Give back what is held, whatever state it is in; can be done again. Raises: the first error.
-
-        ``steps`` are those that come when nothing can be written any more.
-        """
+        ``steps`` are those that come when nothing can be written any more."""
         # Until the thread has ended, which may be removing a file, the directory must be nobody else's.
         errors = self._flusher.end()
         steps = [lambda: self.gate.leave(CLOSED), *steps]

@@ -181,9 +181,9 @@ class CorruptionError(WalrusError):
     sentence = (
         "{kind} in {path} at byte {at_bytes}: entries [{offset}, {end_offset}) of topic {topic!r} are lost"
     )
-    topic: Optional[str]
-    offset: Optional[int]
-    end_offset: Optional[int]
+    topic: Optional[str] = None
+    offset: Optional[int] = None
+    end_offset: Optional[int] = None
     path: str
     at_bytes: int
     kind: str

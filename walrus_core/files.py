@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -260,11 +261,8 @@ class FileCache:
         handle, file.handle = file.handle, None
         self._open.pop(file, None)
         if handle is not None:
-            try:
-                handle.close()
-            except OSError as error:
-                # close() may report a write-back error of bytes that were never promised durable.
-                raise self.gate.sync_failed(error, file.path) from error
+            # It may report a write-back error of bytes that were never promised durable.
+            self.gate.run_sync(handle.close, file.path)
 
     def sync(self, files: Iterable[LogFile]) -> int:
         """Make every byte written to these files before the call durable.
@@ -280,13 +278,11 @@ class FileCache:
             for file, _count in targets:
                 held.append(file.hold())
                 taken.append(file)
-            try:
-                if len(held) == 1:
-                    held[0].sync()
-                elif held:
-                    self.backend.sync_many(held)
-            except OSError as error:
-                raise self.gate.sync_failed(error, ", ".join(file.path for file, _ in targets)) from error
+            if len(held) == 1:
+                self.gate.run_sync(held[0].sync, taken[0].path)
+            elif held:
+                paths = ", ".join(file.path for file in taken)
+                self.gate.run_sync(lambda: self.backend.sync_many(held), paths)
             for file, count in targets:
                 file.synced = max(file.synced, count)
         finally:
@@ -307,10 +303,16 @@ class FileCache:
             # It may be closed meanwhile to make room.
             self.sync([file])
             return
+        before = sys.exc_info()[1]
         try:
-            handle.sync()
-        except OSError as error:
-            raise self.gate.sync_failed(error, file.path) from error
+            # As in ``Gate.run_sync``.
+            try:
+                handle.sync()
+            except OSError as error:
+                raise self.gate.sync_failed(error, file.path) from error
+        except BaseException as error:
+            self.gate.keep_failure(error, before, file.path)
+            raise
         if ticket > file.synced:
             file.synced = ticket
 
@@ -342,9 +344,9 @@ def wrap_directory_call(gate: Gate, path: str, operation: str, call: Callable[[]
 
     Raises: StorageError, SyncFailedError.
     """
+    if poisons:
+        return gate.run_sync(call, path)
     try:
         return call()
     except OSError as error:
-        if poisons:
-            raise gate.sync_failed(error, path) from error
         raise storage_error(error, path, operation) from error

@@ -25,8 +25,10 @@ class Worker(Protocol):
 class Flusher:
     """Starts and stops the thread. Threads: any thread may call any method."""
 
-    def __init__(self, worker: Worker, interval_s: float) -> None:
+    def __init__(self, worker: Worker, interval_s: float, warn: Callable[..., None]) -> None:
         """``interval_s`` is how long to wait after something became dirty (0: not at all)."""
+        self._warn = warn
+        self._has_warned = False
         # Queues of this kind, not events: a signal handler may put into one that it interrupted.
         self._wakes: SimpleQueue[None] = SimpleQueue()
         self._stops: SimpleQueue[None] = SimpleQueue()
@@ -42,12 +44,22 @@ class Flusher:
         self._last: list[Callable[[], None]] = []
         self._lock = threading.RLock()
 
-    def wake(self) -> None:
-        """Tell that there is something to do."""
+    def wake(self) -> bool:
+        """Tell that there is something to do. Returns: whether the thread runs, or was stopped.
+
+        Where no thread can be started what called goes on without: the next wake tries again.
+        """
         if not self._threads:
-            self._start()
+            try:
+                self._start()
+            except RuntimeError as error:
+                if not self._has_warned:
+                    self._has_warned = True
+                    self._warn("no background thread, which syncs and gives space back: %s", error)
+                return False
         if not self._wakes.qsize():
             self._wakes.put(None)
+        return True
 
     def _start(self) -> None:
         """Start the thread, unless the log was stopped.

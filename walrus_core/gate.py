@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import itertools
 import logging
+import sys
 import threading
 from collections.abc import Callable
-from typing import Any, Optional, Protocol
+from typing import Any, Optional, Protocol, TypeVar
 
 from walrus_core.errors import (
     ClosedError,
@@ -29,6 +30,7 @@ from walrus_core.errors import (
 
 logger = logging.getLogger("walrus_core")
 
+Result = TypeVar("Result")
 RLock = Any
 """``threading.RLock`` is a function and no type."""
 
@@ -47,6 +49,7 @@ class Gate:
     __slots__ = (
         "_announce",
         "_express",
+        "_is_told",
         "blocks_calls",
         "blocks_writes",
         "failure",
@@ -77,6 +80,7 @@ class Gate:
         """No byte may be written."""
         self.quiet = quiet
         self._announce = announce
+        self._is_told = False
 
     def check_open(self) -> None:
         """Raises: ClosedError, ForkedError: the log cannot be used at all."""
@@ -118,14 +122,17 @@ class Gate:
 
     def poison(self, error: StorageError) -> None:
         """Refuse every later write, sync and checkpoint; reads go on below durable offsets."""
-        if self.failure is not None:
-            return
-        self.failure = error
+        # Again where there is a failure: an interrupt may have ended the first call half-way.
+        if self.failure is None:
+            self.failure = error
         self._block_calls()
         self.blocks_writes = True
+        if self._is_told:
+            return
+        self._is_told = True
         if not self.quiet:
-            logger.error("log at %s is poisoned: %s", self.path, error)
-        self._announce(error)
+            logger.error("log at %s is poisoned: %s", self.path, self.failure)
+        self._announce(self.failure)
 
     def sync_failed(self, error: OSError, path: object, operation: str = "sync") -> SyncFailedError:
         """Poison, and return the error to raise: a failed sync is never retried."""
@@ -133,6 +140,32 @@ class Gate:
         failure = SyncFailedError(path=str(path), operation=operation, errno=error.errno, reason=reason)
         self.poison(failure)
         return failure
+
+    def run_sync(self, call: Callable[[], Result], path: object) -> Result:
+        """Return what ``call`` returns, which makes something durable. Raises: SyncFailedError: poisoned."""
+        before = sys.exc_info()[1]
+        try:
+            try:
+                return call()
+            except OSError as error:
+                raise self.sync_failed(error, path) from error
+        except BaseException as error:
+            self.keep_failure(error, before, path)
+            raise
+
+    def keep_failure(
+        self, error: Optional[BaseException], before: Optional[BaseException], path: object
+    ) -> None:
+        """Poison where ``error`` ended a sync after the system had reported its failure.
+
+        Such as an interrupt that came between the two: the system reports a failure once, and the next
+        sync would succeed. ``before`` is what was being handled when the sync began.
+        """
+        while error is not None and error is not before:
+            if isinstance(error, OSError):
+                self.sync_failed(error, path)
+                return
+            error = error.__cause__ or error.__context__
 
     def write_failed(self, error: OSError, path: object, operation: str) -> StorageError:
         """Return the error to raise; poison unless it only says that space or files ran out."""

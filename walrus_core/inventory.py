@@ -7,6 +7,7 @@ Damage is listed, never raised, except where going on could do harm: a newer for
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from attrs import define, field
 
@@ -117,9 +118,9 @@ def read_blocks(segment: Segment, inventory: Inventory) -> None:
             segment.free.add(slot)
             slot += 1
             continue
-        header, is_first = pages.decode_block_header(page, segment.key)
+        header, is_first = pages.decode_block_header(page, segment.key, partial(_fits, segment, slot))
         was_marked = not is_zero(page[fmt.MARK_AT[0] :])
-        if header is None or not _fits(header, segment, slot):
+        if header is None:
             if was_marked:
                 inventory.damages.append(Damage(kind=HEADER_DAMAGE, path=segment.file.path, at_bytes=at))
                 segment.quarantined.add(slot)
@@ -147,7 +148,7 @@ def _is_block_damage(damage: Damage, segment: Segment) -> bool:
     return damage.path == segment.file.path and damage.kind.startswith(HEADER_DAMAGE)
 
 
-def _fits(header: pages.BlockHeader, segment: Segment, slot: int) -> bool:
+def _fits(segment: Segment, slot: int, header: pages.BlockHeader) -> bool:
     return (
         header.segment_sequence == segment.sequence
         and header.slot == slot

@@ -128,10 +128,10 @@ class _SegmentLook:
 
     def _examine(self, inventory: Inventory) -> Iterator[Finding]:
         area = self._look.read_file(self._path, fmt.SEGMENT_HEADER_SIZE)
-        found = segment_header_findings(self._path, area)
         log_id = self._log_id
+        found = segment_header_findings(self._path, area, log_id, self._sequence)
         if log_id is None:
-            header, _is_first = pages.decode_segment_header(area, self._path)
+            header, _is_first = pages.decode_segment_header(area, self._path, None, self._sequence)
             log_id = b"" if header is None else header.log_id
         read_segment(self._look.files, self._path, self._sequence, log_id, inventory)
         if inventory.foreign:

@@ -25,17 +25,21 @@ SEQUENCES_SKIPPED = 2**32
 _ANY_LOW_WATER = 2**64
 
 
-def log_ids_of_segments(files: FileCache, directory: str, names: list[str]) -> list[bytes]:
+def log_ids_of_segments(
+    files: FileCache, directory: str, names: list[str], own: Optional[bytes]
+) -> list[bytes]:
     """Return the log ids that segments with a sound header name, the most frequent one first.
+
+    ``own``: what cursors.db names; where the two copies of a header differ that one counts.
 
     Raises: StorageError, UnsupportedVersionError.
     """
     counts: Counter[bytes] = Counter()
-    for _sequence, name in sorted(segment_names(names).items()):
+    for sequence, name in sorted(segment_names(names).items()):
         path = os.path.join(directory, name)
         file = files.add(path)
         area = bytes(file.read(0, min(file.size_bytes(), fmt.SEGMENT_HEADER_SIZE)))
-        header, _is_first = pages.decode_segment_header(area, path)
+        header, _is_first = pages.decode_segment_header(area, path, own, sequence)
         if header is not None:
             counts[header.log_id] += 1
     return [log_id for log_id, _count in counts.most_common()]

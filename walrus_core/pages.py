@@ -8,6 +8,7 @@ raises UnsupportedVersionError) for anything that is not sound, and never raises
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import NamedTuple, Optional, Union
 
 from walrus_core import format as fmt
@@ -84,21 +85,8 @@ class SegmentHeader(NamedTuple):
 
 def encode_segment_header(header: SegmentHeader) -> bytes:
     """Return the header area: the header and, behind it, its copy."""
-    body = _SEGMENT.pack(
-        fmt.SEGMENT_MAGIC,
-        fmt.VERSION,
-        0,
-        0,
-        0,
-        header.log_id,
-        header.sequence,
-        header.block_size_bytes,
-        header.slot_count,
-        header.algorithm,
-        0,
-        header.salt,
-        header.created_ns,
-    )
+    # In the order of the header's fields, with the reserved ones between.
+    body = _SEGMENT.pack(fmt.SEGMENT_MAGIC, fmt.VERSION, 0, 0, 0, *header[:5], 0, *header[5:])
     sealed = _seal(body, fmt.SEGMENT_HEADER_USED, FNV_BASIS)
     return sealed.ljust(fmt.SEGMENT_COPY_AT, b"\0") + sealed
 
@@ -108,7 +96,7 @@ def decode_segment_header(
 ) -> tuple[Optional[SegmentHeader], bool]:
     """Return (header, whether it is the first of the two); header None if neither is sound.
 
-    One of this log and this sequence, where they are given, goes before another one: a sector that was
+    One of this sequence, and of this log where that is known, goes before another one: a sector that was
     meant for another place is sound, too.
     Raises: UnsupportedVersionError: sound, but of a newer version or with unknown features.
     """
@@ -126,7 +114,7 @@ def decode_segment_header(
         if found_sequence > fmt.NUMBER_MAX or not _is_plausible(size, slots, algorithm):
             continue
         header = SegmentHeader(found_id, found_sequence, size, slots, algorithm, salt, created)
-        if (found_id, found_sequence) == (log_id, sequence):
+        if found_sequence == sequence and log_id in (None, found_id):
             return header, at == 0
         other = other or header
     return other, other is not None
@@ -202,8 +190,10 @@ def encode_block_header(header: BlockHeader, key: int) -> bytes:
     return (sealed + sealed).ljust(fmt.PAGE_SIZE, b"\0")
 
 
-def decode_block_header(page: Buffer, key: int) -> tuple[Optional[BlockHeader], bool]:
-    """Return (header, whether the first of the two was sound); header None if neither is."""
+def decode_block_header(
+    page: Buffer, key: int, fits: Callable[[BlockHeader], bool] = lambda _header: True
+) -> tuple[Optional[BlockHeader], bool]:
+    """Return (header, whether it is the first of the two); header None if neither is sound and ``fits``."""
     for at in (0, fmt.BLOCK_COPY_AT):
         if not _is_sound(page, at, fmt.BLOCK_HEADER_SIZE, key):
             continue
@@ -224,7 +214,9 @@ def decode_block_header(page: Buffer, key: int) -> tuple[Optional[BlockHeader], 
         topic = bytes(page[name_at : name_at + name_length])
         if not _is_name(topic):
             continue
-        return BlockHeader(segment, slot, slots, sequence, incarnation, first, previous, topic), at == 0
+        header = BlockHeader(segment, slot, slots, sequence, incarnation, first, previous, topic)
+        if fits(header):
+            return header, at == 0
     return None, False
 
 
@@ -338,15 +330,16 @@ def encode_state(state: PageState, key: int) -> bytes:
 
 
 def decode_states(page: Buffer, key: int) -> tuple[Optional[PageState], bool, bool]:
-    """Return (the newest sound state or None, whether a non-empty sector is unsound, or both are).
+    """Return (the newest sound state or None, whether a sector is unsound, or both are).
 
-    One unsound sector beside an empty one is a first state that was never finished: None stands
-    for the state of a new page.
+    One unsound sector beside an empty one is a first state that was never finished: None stands for the
+    state of a new page. An empty one beside a state that is none of the first two has lost its state.
     """
     newest: Optional[PageState] = None
-    damaged = 0
+    damaged = empty = 0
     for at in fmt.STATE_AT:
         if is_zero(page[at : at + fmt.SECTOR_SIZE]):
+            empty += 1
             continue
         if not _is_sound(page, at, fmt.STATE_SIZE, key):
             damaged += 1
@@ -357,6 +350,8 @@ def decode_states(page: Buffer, key: int) -> tuple[Optional[PageState], bool, bo
             continue
         if newest is None or generation > newest.generation:
             newest = PageState(generation, offset, floor, clean)
+    if newest is not None and newest.generation > 2:
+        damaged += empty
     return newest, damaged > 0, damaged == len(fmt.STATE_AT)
 
 

@@ -78,14 +78,18 @@ class Reclaimer:
         with self.lock:
             requested = list(self._requested)
             found = [
-                (topic, end) for topic in requested if (end := self._passed_end(topic)) > topic.low_water
+                (topic, end)
+                for topic in requested
+                if (end := self._passed_end(topic)) > topic.low_water_durable
             ]
             for topic, end in found:
+                # First, so that no cursor is set below what cursors.db may say once this is interrupted.
+                topic.low_water = end
                 self._cursors.write_state(topic.page, offset=end, floor=max(topic.page.state.floor, end))
             if found:
                 self._cursors.sync()
             for topic, end in found:
-                topic.low_water = end
+                topic.low_water_durable = end
             for topic in requested:
                 self._detach(topic)
             count = len(self._detached)
@@ -125,14 +129,14 @@ class Reclaimer:
         that needs one of them.)
         """
         following = topic.blocks[1:2]
-        if not following or following[0].first_offset > topic.low_water:
+        if not following or following[0].first_offset > topic.low_water_durable:
             return
         held: list[RLock] = []
         try:
             # Writers need not be kept out: they change the other end of the list.
             if not take_lock(topic.read_lock, held):
                 return
-            while len(topic.blocks) > 1 and topic.blocks[1].first_offset <= topic.low_water:
+            while len(topic.blocks) > 1 and topic.blocks[1].first_offset <= topic.low_water_durable:
                 # One that an interrupted append left empty ends at the low water and may be yet to seal.
                 if not _is_done(topic, topic.blocks[0]):
                     return

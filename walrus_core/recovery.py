@@ -170,7 +170,7 @@ def _group(cursors: CursorFile, inventory: Inventory) -> list[RecoveredTopic]:
         incarnation = page.identity.incarnation
         live = [item for item in blocks if item.block.header.incarnation == incarnation]
         low_water = page.state.offset
-        chain = resolve(name.decode("utf-8"), live, low_water)
+        chain = resolve(name.decode("utf-8"), live, low_water, page.is_old)
         chain.dropped.extend(item for item in blocks if item.block.header.incarnation != incarnation)
         next_offset = max(chain.end_offset, page.state.floor, low_water)
         if next_offset != chain.end_offset:

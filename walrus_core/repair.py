@@ -111,8 +111,8 @@ def _steps(look: Look, mended: list[Finding], asked: set[Optional[str]]) -> Iter
             file.write(finding.at_bytes, finding.mended)
             look.files.close()
     if RESET in asked or REBUILD in asked:
-        log_ids = log_ids_of_segments(look.files, look.directory, names)
-        log_id = log_of_directory(log_id_of_cursors(look.files, look.directory, names), log_ids)
+        own = log_id_of_cursors(look.files, look.directory, names)
+        log_id = log_of_directory(own, log_ids_of_segments(look.files, look.directory, names, own))
         mend_cursors(
             look.files, look.directory, names, log_id, rebuilds=REBUILD in asked, resets=RESET in asked
         )

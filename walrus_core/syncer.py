@@ -61,16 +61,17 @@ class Syncer:
         gate: Gate,
         synced: Optional[Callable[[int, float], None]],
         sealed: Callable[[Block, Syncable], None],
-        wake: Callable[[], None],
-        urge: Callable[[], None],
+        wake: Callable[[], bool],
+        urge: Callable[[], object],
         durable_writes: bool,
         keeps_noted: bool,
     ) -> None:
         """``synced`` and ``sealed`` announce (None: nobody listens). ``wake`` tells the flusher that
-        something became dirty, ``urge`` that a full block waits for its seal. With ``durable_writes``
-        every write was durable when it returned, so what is published needs no sync. With
-        ``keeps_noted`` a topic that is written stays dirty until a sync finds nothing new in it: where
-        each append is synced, noting and forgetting it every time would cost more than the append."""
+        something became dirty, and returns whether it will come; ``urge``, that a full block waits for
+        its seal. With ``durable_writes`` every write was durable when it returned, so what is published
+        needs no sync. With ``keeps_noted`` a topic that is written stays dirty until a sync finds nothing
+        new in it: where each append is synced, noting and forgetting it every time would cost more than
+        the append."""
         self._files = files
         self._cursors = cursors
         self._cursor_file = cursors.file
@@ -94,12 +95,13 @@ class Syncer:
             return all(topic.next_offset == topic.durable_offset for topic in list(self._dirty))
         return not self._dirty
 
-    def note(self, topic: Syncable) -> None:
-        """Tell that the topic is about to be written. Called before the write."""
-        was_idle = not self._dirty
+    def note(self, topic: Syncable) -> bool:
+        """Tell that the topic is about to be written. Called before the write.
+
+        Returns: whether the schedule will come for it; else it is to be told again.
+        """
         self._dirty[topic] = None
-        if was_idle:
-            self._wake()
+        return self._wake()
 
     def leave_clean(self) -> None:
         """Take back, durably, that the log was closed cleanly. Called before the first write.

@@ -59,6 +59,7 @@ class Topic:
         "is_dirty",
         "lock",
         "low_water",
+        "low_water_durable",
         "name",
         "page",
         "read_lock",
@@ -95,20 +96,20 @@ class Topic:
         self.active: Optional[Block] = None
         self.unsynced: list[Block] = []
         self.is_dirty = False
-        self.low_water = 0
-        """Durable: blocks that end at or below it may go, once nobody reads them."""
+        self.low_water = 0  # nobody reads below it any more: cursors.db may say so, and be synced by anyone
+        self.low_water_durable = 0  # blocks that end at or below it may go, once nobody reads them
         self._resume_offset = 0
         self._runway: Optional[Runway] = None
         self.durable_offset = 0
         self.burst_count = 0  # entries that the last sync of the topic brought
 
     def restore(self, blocks: list[Block], next_offset: int, low_water: int, appendable: bool) -> None:
-        """Take over what recovery found; everything of it is durable.
+        """Take over what recovery found, all of it durable. Raises: StorageError.
 
-        ``appendable`` says that the last block may go on behind its frames. Raises: StorageError.
+        ``appendable`` says that the last block may go on behind its frames.
         """
         self.blocks = blocks
-        self.low_water = low_water
+        self.low_water = self.low_water_durable = low_water
         self._resume_offset = next_offset
         self.durable_offset = next_offset
         if blocks:
@@ -210,8 +211,7 @@ class Topic:
         self._syncer.leave_clean()
         if block not in self.unsynced:
             self.unsynced.append(block)
-        self._syncer.note(self)
-        self.is_dirty = True
+        self.is_dirty = self._syncer.note(self)
 
     def _make_room(self, size: int) -> None:
         """Reserve space for a frame of ``size`` bytes, in the active block or a new one."""
@@ -269,9 +269,9 @@ class Topic:
         the slots are given up.
         """
         self._syncer.leave_clean()
-        active = self.active
-        if active is not None and active.tail is not None:
-            active.tail.claim(active.tail.end + 1)
+        tail = None if self.active is None else self.active.tail  # once: a sync may be sealing it
+        if tail is not None:
+            tail.claim(tail.end + 1)
         segment = lease.segment
         header = BlockHeader(
             segment.sequence,
@@ -305,18 +305,17 @@ class Topic:
     def publish(self, blocks: Sequence[Block], final: Optional[State], size_bytes: int = 0) -> None:
         """Make new blocks the end of the topic, in one store.
 
-        ``final`` is the state of the block before them, None for as it stands. All new blocks but the
-        last have their own ``final`` set. ``size_bytes``: of the frame that comes next, 0 where the blocks
-        hold what they are for. Raises: StorageError: nothing is published.
+        ``final`` is the state of the block before them, None for as it stands; all new ones but the last
+        have their own. ``size_bytes``: of a frame that comes next. Raises: StorageError: none is published.
         """
         before = self.active
-        if before is not None and before.tail is not None:
-            before.final = State(*before.tail.state) if final is None else final
+        tail = None if before is None else before.tail
+        if before is not None and tail is not None:
+            before.final = State(*tail.state) if final is None else final
             if before not in self.unsynced:
                 # Nothing of this batch went into it, but it has a seal to get.
                 self.unsynced.append(before)
-        self._syncer.note(self)
-        self.is_dirty = True
+        self.is_dirty = self._syncer.note(self)
         # All that may fail comes before the store: what is published has happened.
         last = blocks[-1]
         if last.tail is not None:
@@ -348,13 +347,14 @@ class Topic:
     # --- sync -------------------------------------------------------------------------------
 
     def begin_sync(self) -> tuple[int, list[tuple[Block, State]]]:
-        """Return the published end and the blocks that hold bytes below it not yet synced.
+        """Return the published end and the published blocks with bytes below it that are not synced.
 
-        The end is read before the blocks: a block that is added in between is one too many. What waits
+        The end is read first: a block may be one too many. (Others may be given up meanwhile.) What waits
         in memory is written last, so that the file has all of it. Raises: SyncFailedError: poisoned.
         """
-        end_offset = self.next_offset
-        blocks = [(block, block.state) for block in list(self.unsynced)]
+        end_offset, active = self.next_offset, self.active
+        last_sequence = 0 if active is None else active.sequence
+        blocks = [(block, block.state) for block in list(self.unsynced) if block.sequence <= last_sequence]
         self.write_staged(for_sync=True)
         return end_offset, blocks
 

@@ -75,8 +75,8 @@ def judge(look: Look) -> Recovered:
 def judge_cursors(look: Look, names: list[str]) -> None:
     """Look at cursors.db, and make it one that opens in the overlay. Raises: as ``verify_directory``."""
     path = look.path(fmt.CURSORS_NAME)
-    log_ids = log_ids_of_segments(look.files, look.directory, names)
     own = log_id_of_cursors(look.files, look.directory, names)
+    log_ids = log_ids_of_segments(look.files, look.directory, names, own)
     if fmt.CURSORS_NAME not in names:
         found = [Finding(category=DAMAGE, kind=MISSING_KIND, path=path, remedy=REBUILD)]
     elif own is not None and log_ids and own not in log_ids:
@@ -132,9 +132,9 @@ def _header_findings(look: Look, inventory: Inventory) -> Iterator[Finding]:
             category=TORN, kind="torn lease", path=segment.file.path, at_bytes=segment.slot_at(slot)
         )
     for segment in inventory.segments:
-        yield from segment_header_findings(
-            segment.file.path, look.read_file(segment.file.path, fmt.SEGMENT_HEADER_SIZE)
-        )
+        path = segment.file.path
+        area = look.read_file(path, fmt.SEGMENT_HEADER_SIZE)
+        yield from segment_header_findings(path, area, segment.header.log_id, segment.sequence)
     for item in inventory.found:
         page = bytes(item.block.segment.read_page(item.block.header.slot))
         yield from block_findings(item.block, page, inventory.log_is_clean)

@@ -5,11 +5,18 @@ from __future__ import annotations
 import random
 
 import pytest
-from helpers import LOOSE, NEVER, WHOLE_BLOCK, contents, read_all
+from helpers import EACH, LOOSE, NEVER, WHOLE_BLOCK, contents, read_all
 
 from walrus_core import CorruptionError
 from walrus_core.errors import ChecksumError
-from walrus_core.format import FRAME_HEADER_SIZE, PAGE_SIZE, SEGMENT_HEADER_SIZE
+from walrus_core.format import (
+    FRAME_HEADER_SIZE,
+    MARK_AT,
+    PAGE_SIZE,
+    SECTOR_SIZE,
+    SEGMENT_HEADER_SIZE,
+    STATE_AT,
+)
 from walrus_core.hookspecs import hookimpl
 
 
@@ -338,3 +345,29 @@ def test_a_last_block_of_which_nothing_is_left_is_missed(memory_store, topics):
     assert contents(wal, "t") == [b"t" * WHOLE_BLOCK, b"after"]
     with pytest.raises(CorruptionError):
         wal.batch_read_for_topic("t", start_offset=1, on_corruption="raise")
+
+
+def test_a_damaged_low_water_costs_no_entries_behind_it(memory_store):
+    """The older state names blocks that were given back meanwhile, and what is left has no mark yet."""
+    wal = memory_store.open(fsync_schedule=EACH, block_size=16384, blocks_per_segment=4)
+    for turn in range(2):
+        for number in range(4):
+            wal.append_for_topic("t", bytes([turn * 4 + number]) * WHOLE_BLOCK)
+        while wal.read_next("t", checkpoint=True) is not None:
+            pass
+        wal.sync()
+    page = wal._engine.topics["t"].page
+    assert page.state.generation > 2 and wal.oldest_offset("t") == 7
+    # As within 0.1 s of a burst: no mark was written in the last block.
+    block = wal._engine.topics["t"].active
+    killed = memory_store.killed()
+    for at in MARK_AT:
+        killed.patch(block.file.path.rsplit("/", 1)[1], block.base + at, bytes(SECTOR_SIZE))
+    newest = page.identity.page * PAGE_SIZE + STATE_AT[page.state.generation % 2]
+    killed.patch("cursors.db", newest, b"\xa5" * 8)
+    again = killed.open()
+    kinds = {damage.kind for damage in again.recovery_report.damages}
+    assert kinds == {"cursor state, read from the older one", "missing block"}
+    assert again.next_offset("t") == 8
+    assert again.read_next("t", on_corruption="skip") is None
+    assert again.batch_read_for_topic("t", start_offset=7)[0].data == bytes([7]) * WHOLE_BLOCK

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import threading
 
 import pytest
-from helpers import EACH, NEVER, run_threads, with_faults
+from helpers import EACH, NEVER, contents, run_threads, with_faults
 
+from walrus_core import batch, pages
 from walrus_core import format as fmt
-from walrus_core import pages
-from walrus_core.errors import PoisonedError, StorageError
+from walrus_core.errors import DiskFullError, PoisonedError, StorageError
 from walrus_core.files import FileCache
 from walrus_core.gate import Gate
 from walrus_core.syncer import Syncer
@@ -44,6 +46,38 @@ def test_a_sync_that_does_not_cover_its_caller_acknowledges_nothing(memory_store
     assert wal.durable_offset("t") == 1
     with pytest.raises(PoisonedError):
         wal.append_for_topic("t", b"third")
+
+
+def test_a_sync_seals_no_block_of_a_batch_that_fails_meanwhile(memory_store, monkeypatch):
+    """Its end would count as that of the topic, and what is acknowledged after it be left out."""
+    options = {"block_size": 16384, "blocks_per_segment": 8}
+    wal, backend = with_faults(memory_store, fsync_schedule=EACH, **options)
+    wal.append_for_topic("u", b"x")
+    wal.append_for_topic("t", b"first" * 2000)
+    under_way, failed = threading.Event(), threading.Event()
+    other = threading.Thread(target=lambda: wal.append_for_topic("u", b"y"))
+
+    def sync_goes_on() -> None:
+        under_way.set()
+        assert failed.wait(20)
+
+    def full(*_arguments: object) -> None:
+        backend.during("sync", sync_goes_on)
+        other.start()
+        assert under_way.wait(20)
+        raise DiskFullError(path="x", operation="write", errno=errno.ENOSPC, reason="full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batch, "_write_file", full)
+        with pytest.raises(DiskFullError):
+            wal.batch_append_for_topic("t", [b"a" * 10_000, b"b" * 1000])
+    failed.set()
+    other.join(timeout=20)
+    assert not other.is_alive()
+    for number in (1, 2):
+        assert wal.append_for_topic("t", b"%d" % number) == number
+    with memory_store.killed().open(**options) as again:
+        assert contents(again, "t") == [b"first" * 2000, b"1", b"2"]
 
 
 def test_a_sync_vouches_for_no_block_that_is_not_published(memory_store):

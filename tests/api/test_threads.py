@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sys
 import threading
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 from helpers import EACH, LOOSE, NEVER, WHOLE_BLOCK, contents, run_threads, wait_until
 
-from walrus_core import FsyncSchedule
+from walrus_core import FsyncSchedule, flusher
 from walrus_core.errors import ClosedError, OffsetOutOfRangeError, UsageError
 
 BACKGROUND = FsyncSchedule.milliseconds(1)
@@ -289,3 +290,31 @@ def test_errors_are_per_call_and_not_sticky(memory_store):
 
     assert run_threads([misuse, use, misuse, use])[0] == 100
     assert wal.next_offset("t") == 101
+
+
+@pytest.mark.parametrize("how", [RuntimeError("can't start new thread"), KeyboardInterrupt()])
+def test_a_background_thread_that_could_not_be_started_is_started_later(
+    memory_store, monkeypatch, how, caplog
+):
+    """What was appended meanwhile is synced then, and no call fails for want of the thread."""
+    start, struck = flusher._thread.start_new_thread, []
+
+    def fail_first(*arguments):
+        if len(struck) < 3:
+            struck.append(arguments)
+            raise how
+        return start(*arguments)
+
+    monkeypatch.setattr(flusher._thread, "start_new_thread", fail_first)
+    wal = memory_store.open(fsync_schedule=BACKGROUND)
+    for number in range(20):
+        if isinstance(how, RuntimeError):
+            wal.append_for_topic("t", b"%d" % number)
+        else:
+            with contextlib.suppress(KeyboardInterrupt):
+                wal.append_for_topic("t", b"%d" % number)
+    assert len(struck) == 3
+    wait_until(lambda: wal.durable_offset("t") == wal.next_offset("t"))
+    assert wal.next_offset("t") == (20 if isinstance(how, RuntimeError) else 17)
+    warned = [message for message in caplog.messages if "background thread" in message]
+    assert len(warned) == isinstance(how, RuntimeError)

@@ -375,4 +375,29 @@ BUGS = [
         "after an open that failed nobody gets in",
         ("tests/api/test_lifecycle.py::test_a_failed_open_leaves_nothing_open",),
     ),
+    Bug(
+        "saved beside a seek",
+        "walrus_core/engine.py",
+        "                if not cursor.differs(offset):  # as after a seek meanwhile\n"
+        "                    cursor.saved_offset = offset\n",
+        "                cursor.saved_offset = offset\n",
+        "blocks that a cursor was just set back to are given back",
+        ("tests/api/test_persisted_cursors.py",),
+    ),
+    Bug(
+        "a cursor at a busy end is left out",
+        "walrus_core/engine.py",
+        "offset = min(cursor.offset, topic.durable_offset)",
+        "offset = cursor.offset if cursor.offset <= topic.durable_offset else cursor.saved_offset",
+        "sync persists no position of a reader that is ahead of what is durable",
+        ("tests/api/test_persisted_cursors.py",),
+    ),
+    Bug(
+        "a checkpoint ahead of its cursor stays",
+        "walrus_core/cursor.py",
+        "page.state.offset != offset",
+        "page.state.offset < offset",
+        "after an interrupted read entries that were not handed out are passed by the next open",
+        ("tests/api/test_persisted_cursors.py",),
+    ),
 ]

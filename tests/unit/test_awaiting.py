@@ -17,16 +17,24 @@ class Topic:
 class Loop:
     """A loop that runs what it is asked for when the test says so."""
 
+    ends_now = False
+
     def __init__(self) -> None:
         self.asked = []
-        self.is_closed = False
+        self.is_ended = False
         self.futures = asyncio.new_event_loop()
 
     def create_future(self):
         return self.futures.create_future()
 
+    def is_closed(self):
+        return self.is_ended
+
+    def call_soon(self, call, *arguments):
+        self.asked.append((call, arguments))
+
     def call_soon_threadsafe(self, call, *arguments):
-        if self.is_closed:
+        if self.is_ended or self.ends_now:
             raise RuntimeError("Event loop is closed")
         self.asked.append((call, arguments))
 
@@ -70,17 +78,77 @@ def test_a_loop_is_asked_once_until_it_has_looked(waits, loop):
     assert second.result() is None and not waits.loops
 
 
-def test_a_loop_that_was_closed_is_forgotten(waits, loop):
+@pytest.mark.parametrize("how", ["before", "before it has looked", "while it is asked"])
+def test_a_loop_that_was_closed_is_forgotten(waits, loop, how):
     waits.until(Topic(), 0)
-    loop.is_closed = True
+    if how == "before it has looked":
+        waits.tell()
+    if how == "while it is asked":
+        loop.ends_now = True
+    else:
+        loop.is_ended = True
     waits.tell()
     assert not waits.loops
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_interrupt_while_futures_are_settled_forgets_none(waits, loop, failures, fails):
+    """The loop is asked again by itself: no other sync may come."""
+    topic = Topic()
+    made = [waits.until(topic, offset) for offset in range(3)]
+    if fails:
+        failures.append(ZeroDivisionError("no more"))
+    else:
+        topic.durable_offset = 3
+
+    class Interrupted:
+        """Stands for a future whose settling is interrupted once, before it has happened."""
+
+        struck = False
+
+        def done(self):
+            if not self.struck:
+                self.struck = True
+                raise KeyboardInterrupt
+            return made[1].done()
+
+        def __getattr__(self, name):
+            return getattr(made[1], name)
+
+    queue = waits.loops[loop].by_topic[topic]
+    queue[1] = (queue[1][0], Interrupted())
+    waits.tell()
+    with pytest.raises(KeyboardInterrupt):
+        loop.run()
+    assert made[0].done() and not made[1].done()
+    loop.run()
+    assert all(future.done() for future in made) and not waits.loops
+    assert all((future.exception() is not None) == fails for future in made)
+
+
+def test_an_interrupt_before_a_loop_has_looked_keeps_it_asked(waits, loop, monkeypatch):
+    future = waits.until(topic := Topic(), 0)
+    topic.durable_offset = 1
+    settle, struck = awaiting.Awaiting._settle_now, []
+
+    def interrupted(self, of):
+        if not struck:
+            struck.append(of)
+            raise KeyboardInterrupt
+        settle(self, of)
+
+    monkeypatch.setattr(awaiting.Awaiting, "_settle_now", interrupted)
+    waits.tell()
+    with pytest.raises(KeyboardInterrupt):
+        loop.run()
+    loop.run()
+    assert future.done()
 
 
 def test_a_loop_that_was_forgotten_before_it_looked_settles_nothing(waits, loop):
     future = waits.until(Topic(), 0)
     waits.tell()
-    loop.is_closed = True
+    loop.is_ended = True
     waits.loops[loop].is_asked = False
     waits.tell()
     loop.run()

@@ -147,6 +147,32 @@ def test_an_error_of_the_work_ends_it_and_who_waits_for_the_end_goes_on(loop):
     assert not loop.ended.locked()
 
 
+def no_warning(message, *details):
+    raise AssertionError(message % details)
+
+
+def test_where_no_thread_can_be_started_it_says_so_once_and_tries_again(monkeypatch):
+    started, warnings = [], []
+
+    def start(run, rest):
+        if len(warnings) + len(started) < 1 or is_short:
+            raise RuntimeError("can't start new thread")
+        started.append(run)
+        return 7
+
+    is_short = True
+    monkeypatch.setattr(flusher._thread, "start_new_thread", start)
+    work = SimpleQueue()
+    thread = flusher.Flusher(work, INTERVAL_S, lambda message, *details: warnings.append(message % details))
+    assert not thread.wake()
+    assert not thread.wake()
+    assert len(warnings) == 1 and "can't start new thread" in warnings[0]
+    is_short = False
+    assert thread.wake() and thread.wake() and len(started) == 1
+    thread._ended.release()
+    thread.stop(wait=False)
+
+
 def test_it_starts_once_not_after_a_stop_and_not_inside_its_own_start(monkeypatch):
     started = []
     monkeypatch.setattr(flusher._thread, "start_new_thread", lambda run, rest: started.append(run) or 7)
@@ -156,7 +182,7 @@ def test_it_starts_once_not_after_a_stop_and_not_inside_its_own_start(monkeypatc
             raise AssertionError
 
     work = Nothing()
-    begun = flusher.Flusher(work, INTERVAL_S)
+    begun = flusher.Flusher(work, INTERVAL_S, no_warning)
     with begun._lock:
         # As from a signal handler, which came in the middle of the start.
         begun.wake()
@@ -182,7 +208,7 @@ def test_what_comes_last_waits_for_the_work_and_comes_even_if_that_fails():
             raise RuntimeError
 
     worker = Failing()
-    thread = flusher.Flusher(worker, 0)
+    thread = flusher.Flusher(worker, 0, no_warning)
     thread._wakes.put(None)
     thread._ended.acquire()
     with pytest.raises(RuntimeError):
@@ -202,7 +228,7 @@ def test_what_comes_last_waits_for_the_work_and_comes_even_if_that_fails():
 
 def test_an_end_is_waited_for_however_often_that_is_interrupted(monkeypatch):
     """And what interrupted it is told."""
-    thread = flusher.Flusher(SimpleQueue(), 0)
+    thread = flusher.Flusher(SimpleQueue(), 0, no_warning)
     interrupts = [KeyboardInterrupt(), TimeoutError(), None]
 
     def stop(self, wait):

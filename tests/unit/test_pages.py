@@ -78,5 +78,31 @@ def test_an_identity_that_cannot_be(change):
 )
 def test_a_state_that_cannot_be(state, is_believed):
     """From the last generation that is believed on, every later one must be."""
-    page = pages.encode_state(state, KEY).ljust(fmt.PAGE_SIZE, b"\0")
-    assert pages.decode_states(page, KEY) == (state if is_believed else None, not is_believed, False)
+    page = pages.encode_state(state, KEY).ljust(fmt.SECTOR_SIZE, b"\0") * 2
+    found = (state, False, False) if is_believed else (None, True, True)
+    assert pages.decode_states(page.ljust(fmt.PAGE_SIZE, b"\0"), KEY) == found
+
+
+def states_of(*generations):
+    """Return a page with states of these generations, each in its sector."""
+    page = bytearray(fmt.PAGE_SIZE)
+    for generation in generations:
+        at = fmt.STATE_AT[generation % 2]
+        data = pages.encode_state(pages.PageState(generation, generation * 10, 0), KEY)
+        page[at : at + len(data)] = data
+    return bytes(page)
+
+
+@pytest.mark.parametrize("generation", [3, 4, 99])
+def test_an_empty_sector_beside_a_later_state_has_lost_its_state(generation):
+    """From the second state on both sectors are in use."""
+    state, is_damaged, lost_both = pages.decode_states(states_of(generation), KEY)
+    assert (state.generation, is_damaged, lost_both) == (generation, True, False)
+    assert pages.decode_states(states_of(generation, generation - 1), KEY)[1:] == (False, False)
+
+
+@pytest.mark.parametrize("generation", [1, 2])
+def test_an_empty_sector_beside_one_of_the_first_two_states_is_the_work_of_a_crash(generation):
+    assert pages.decode_states(states_of(generation), KEY)[1:] == (False, False)
+    assert pages.decode_states(states_of(1, 2), KEY)[1:] == (False, False)
+    assert pages.decode_states(bytes(fmt.PAGE_SIZE), KEY) == (None, False, False)

@@ -10,7 +10,7 @@ import random
 import pytest
 from helpers import LOOSE, NEVER, WHOLE_BLOCK, contents
 
-from walrus_core import CorruptionError, hot
+from walrus_core import CorruptionError, hot, pages
 from walrus_core import format as fmt
 from walrus_core.errors import StorageError
 from walrus_core.findings import DAMAGE, REBUILD
@@ -394,3 +394,43 @@ def test_whatever_is_done_to_cursors_db_it_opens_again(memory_store):
         wal = store.open(on_corruption="skip")
         assert {topic: contents(wal, topic) for topic in ("t", "u")} == held, (seed, trial)
         wal.close()
+
+
+@pytest.mark.parametrize("whose", ["another segment", "another log"])
+def test_the_copy_of_a_segment_header_that_is_of_this_place_is_the_right_one(file_store, whose):
+    """A sound header that was meant for another place stands in front of it: an open reads the copy."""
+    held = fill(file_store)
+    name = file_store.names(".wal")[0]
+    data = file_store.read_file(name)
+    header, _ = pages.decode_segment_header(data, name)
+    other = header._replace(sequence=700) if whose == "another segment" else header._replace(log_id=bytes(16))
+    file_store.patch(name, 0, pages.encode_segment_header(other)[: fmt.SEGMENT_COPY_AT])
+    with file_store.open() as wal:
+        assert [damage.kind for damage in wal.recovery_report.damages] == [
+            "segment header, read from its copy"
+        ]
+    plan, _folder = mend(file_store, **OPTIONS)
+    assert plan.left == () and is_sound(file_store)
+    assert file_store.read_file(name)[: fmt.SEGMENT_HEADER_SIZE] == data[: fmt.SEGMENT_HEADER_SIZE]
+    with file_store.open() as wal:
+        assert wal.recovery_report.damages == ()
+        assert {topic: contents(wal, topic) for topic in held} == held
+
+
+def test_the_copy_of_a_block_header_that_is_of_this_place_is_the_right_one(file_store):
+    with file_store.open(fsync_schedule=NEVER) as wal:
+        for number in range(3):
+            wal.append_for_topic("t", bytes([number]) * WHOLE_BLOCK)
+        blocks = [(block.base, block.file.path) for block in wal._engine.topics["t"].blocks]
+    name = file_store.names(".wal")[0]
+    data = file_store.read_file(name)
+    (first, path), (second, other_path) = blocks[:2]
+    assert path == other_path
+    file_store.patch(name, second, data[first : first + fmt.BLOCK_COPY_AT])
+    with file_store.open() as wal:
+        kinds = [damage.kind for damage in wal.recovery_report.damages]
+        assert kinds == ["block header, read from its copy"]
+        assert len(contents(wal, "t")) == 3
+    plan, _folder = mend(file_store, **OPTIONS)
+    assert plan.left == () and is_sound(file_store)
+    assert file_store.read_file(name)[second : second + 512] == data[second : second + 512]

@@ -55,7 +55,7 @@ def test_operations_that_were_interrupted_are_done_by_plain_calls(
     ring_file: tuple[FdBackend, FdSegmentFile], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     _, file = ring_file
-    monkeypatch.setattr(Ring, "run", lambda self, operations: [-number] * len(operations))
+    monkeypatch.setattr(Ring, "run", lambda self, operations, outcome: [-number] * len(operations))
     file.write_many([(0, [b"one"]), (10, [b"two"])])
     assert file.read_many([(0, 3), (10, 4)]) == [b"one", b"two\0"]
 
@@ -82,7 +82,7 @@ def test_a_failed_write_of_the_ring_is_not_tried_again(
 ) -> None:
     """A write may be a sync too, under O_DSYNC: the second answer could lie."""
     _, file = ring_file
-    monkeypatch.setattr(Ring, "run", lambda self, operations: [3, -errno.EIO])
+    monkeypatch.setattr(Ring, "run", lambda self, operations, outcome: [3, -errno.EIO])
     for name in ("pwrite", "pwritev"):
         monkeypatch.setattr(os, name, lambda *_arguments: pytest.fail("written once more"))
     with pytest.raises(OSError) as caught:
@@ -90,11 +90,16 @@ def test_a_failed_write_of_the_ring_is_not_tried_again(
     assert caught.value.errno == errno.EIO
 
 
+def noted(results: list[int]) -> Callable[..., None]:
+    """Return what stands for ``Ring.run`` and has these results."""
+    return lambda _ring, _operations, outcome: outcome.extend(results)
+
+
 def test_a_failed_sync_of_the_ring_is_raised_and_not_tried_again(
     ring_file: tuple[FdBackend, FdSegmentFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend, file = ring_file
-    monkeypatch.setattr(Ring, "run", lambda self, operations: [0, -errno.EIO, -errno.ENOSPC])
+    monkeypatch.setattr(Ring, "run", noted([0, -errno.EIO, -errno.ENOSPC]))
     monkeypatch.setattr(os, "fdatasync", pytest.fail)
     monkeypatch.setattr(os, "fsync", pytest.fail)
     with pytest.raises(OSError) as caught:

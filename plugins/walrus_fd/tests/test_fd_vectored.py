@@ -26,9 +26,11 @@ def noted_runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     ran: list[int] = []
     real = Ring.run
 
-    def noting(ring: Ring, operations: Sequence[Operation]) -> list[Optional[int]]:
+    def noting(
+        ring: Ring, operations: Sequence[Operation], outcome: Optional[list[Optional[int]]] = None
+    ) -> list[Optional[int]]:
         ran.append(len(operations))
-        return real(ring, operations)
+        return real(ring, operations, outcome)
 
     monkeypatch.setattr(Ring, "run", noting)
     return ran

@@ -63,6 +63,11 @@ _Descriptors = list[int]
 _FILE_CLASS: type[FdSegmentFile] = FdSegmentFile if _HAS_POSITIONAL else SeekingSegmentFile
 
 
+def _refused(result: int, path: Optional[str]) -> OSError:
+    """Return the error of an operation on the ring that ended with ``result``, a negative errno."""
+    return OSError(-result, os.strerror(-result), path)
+
+
 def _check_regular(found: os.stat_result, path: str) -> None:
     """Refuse what is not a plain file with one name. Raises: OSError."""
     if stat.S_ISLNK(found.st_mode):
@@ -230,21 +235,28 @@ class FdBackend:
 
         Raises: OSError, the first failure, after all have been waited for; none is tried again.
         """
-        outcome: Optional[list[Optional[int]]] = None
+        outcome: list[Optional[int]] = []
+        failures: list[OSError] = []
         ours = [file for file in files if isinstance(file, FdSegmentFile)]
-        if len(ours) == len(files) >= self._ring_use.syncs_from:
-            outcome = self._uring.run(lambda ring: [ring.sync(file.fileno()) for file in ours])
-        failure: Optional[OSError] = None
-        for file, result in zip(files, outcome or [None] * len(files), strict=True):
-            try:
-                if result is None:
-                    file.sync()
-                elif result < 0:
-                    raise OSError(-result, os.strerror(-result), getattr(file, "path", None))
-            except OSError as error:
-                failure = failure or error
-        if failure is not None:
-            raise failure
+        try:
+            if len(ours) == len(files) >= self._ring_use.syncs_from:
+                self._uring.run(lambda ring: [ring.sync(file.fileno()) for file in ours], outcome)
+            for file, result in zip(files, outcome or [None] * len(files), strict=True):
+                try:
+                    if result is None:
+                        file.sync()
+                    elif result < 0:
+                        raise _refused(result, getattr(file, "path", None))
+                except OSError as error:
+                    failures.append(error)
+        except BaseException as interrupt:
+            # The system tells of a failure once: it goes along with what ended the call.
+            failures += [_refused(result, None) for result in outcome if result is not None and result < 0]
+            if failures:
+                interrupt.__cause__ = failures[0]
+            raise
+        if failures:
+            raise failures[0]
 
     # --- end ------------------------------------------------------------------------------
 

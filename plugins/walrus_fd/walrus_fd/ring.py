@@ -126,22 +126,27 @@ class Ring:
 
     # --- running --------------------------------------------------------------------------
 
-    def run(self, operations: Sequence[Operation]) -> list[Optional[int]]:
+    def run(
+        self, operations: Sequence[Operation], outcome: Optional[list[Optional[int]]] = None
+    ) -> list[Optional[int]]:
         """Run operations side by side and wait for all of them.
 
         Returns: for each the kernel's result (bytes, or a negative errno), or None where the
             kernel did not run it: then nothing of it happened, and the caller does it by itself.
-            Where the ring took nothing, ``broken`` says why.
+            Where the ring took nothing, ``broken`` says why. It is ``outcome``, if that is given.
         Raises: only what arrives from outside (KeyboardInterrupt, MemoryError); what was
-            submitted has completed.
+            submitted has completed, and ``outcome`` has the results.
         """
-        outcome: list[Optional[int]] = []
+        outcome = [] if outcome is None else outcome
         for first in range(0, len(operations), QUEUE_SIZE):
             round_of = operations[first : first + QUEUE_SIZE]
-            outcome += [None] * len(round_of) if self.broken else self._run_round(round_of)
+            if self.broken:
+                outcome.extend([None] * len(round_of))
+            else:
+                self._run_round(round_of, outcome)
         return outcome
 
-    def _run_round(self, operations: Sequence[Operation]) -> list[Optional[int]]:
+    def _run_round(self, operations: Sequence[Operation], outcome: list[Optional[int]]) -> None:
         self._settle()
         flight = _Flight(operations, self._next_token)
         # Tokens are never used twice: an interrupt may leave a completion of an earlier round
@@ -163,8 +168,11 @@ class Ring:
             finally:
                 self._settle()
         finally:
-            self._settle()
-        return flight.outcome()
+            try:
+                self._settle()
+            finally:
+                # Whatever came: the kernel tells once that a sync has failed.
+                outcome.extend(flight.outcome())
 
     def _settle(self) -> None:
         """Wait until nothing is in flight, whatever arrives meanwhile; raise that afterwards."""

@@ -49,10 +49,13 @@ class Uring:
         reason = self.reason
         return f"off: {reason}" if reason else f"live (liburing {self._version})"
 
-    def run(self, build: Callable[[Ring], list[Operation]]) -> Optional[list[Optional[int]]]:
+    def run(
+        self, build: Callable[[Ring], list[Operation]], outcome: Optional[list[Optional[int]]] = None
+    ) -> Optional[list[Optional[int]]]:
         """Run the operations that ``build`` makes for the ring.
 
-        Returns: as ``Ring.run``, or None where there is no ring now and nothing was done.
+        Returns: as ``Ring.run``, or None where there is no ring now and nothing was done. Raises: as
+            ``Ring.run``, with what there is of results in ``outcome``.
         """
         # Not acquire(blocking=False): an interrupt right after it would leave the lock held.
         if self._reason or self._lock.locked():
@@ -62,7 +65,7 @@ class Uring:
             if ring is None:
                 return None
             try:
-                return ring.run(build(ring))
+                return ring.run(build(ring), outcome)
             finally:
                 if ring.broken:
                     self._switch_off(ring.broken)

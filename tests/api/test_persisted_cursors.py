@@ -1,0 +1,146 @@
+"""Positions that ``sync`` and ``close`` make durable: of cursors that move, go back, were interrupted."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from helpers import NEVER, WHOLE_BLOCK
+
+from walrus_core import ReadConsistency
+from walrus_core.cursorfile import CursorFile
+from walrus_core.errors import OffsetOutOfRangeError
+
+NOW_AND_THEN = {"fsync_schedule": NEVER, "consistency": ReadConsistency.at_least_once(100)}
+
+
+def test_a_sync_beside_a_seek_back_leaves_where_it_sought_to(memory_store, monkeypatch):
+    """Else blocks behind it would be given back, unread."""
+    wal = memory_store.open(**NOW_AND_THEN)
+    wal.batch_append_for_topic("t", [b"%d" % number for number in range(50)])
+    wal.sync()
+    assert len(wal.batch_read_for_topic("t")) == 50
+    written, sought = threading.Event(), threading.Event()
+    sync = CursorFile.sync
+
+    def late(cursors):
+        sync(cursors)
+        if threading.current_thread().name == "syncs":
+            written.set()
+            assert sought.wait(20)
+
+    monkeypatch.setattr(CursorFile, "sync", late)
+    syncing = threading.Thread(target=wal.sync, name="syncs")
+    syncing.start()
+    assert written.wait(20)
+    wal.seek("t", 10)
+    sought.set()
+    syncing.join(timeout=20)
+    assert not syncing.is_alive()
+    position = wal._engine.cursor(wal._engine.topics["t"], "default")
+    assert (position.offset, position.saved_offset, position.page.state.offset) == (10, 10, 10)
+    assert memory_store.killed().open().read_next("t").offset == 10
+
+
+def test_a_sync_persists_a_cursor_that_is_ahead_of_what_is_durable_as_far_as_that_goes(
+    memory_store, monkeypatch
+):
+    """A reader at the end of a busy topic is always ahead."""
+    wal = memory_store.open(**NOW_AND_THEN)
+    wal.batch_append_for_topic("t", [b"%d" % number for number in range(20)])
+    syncer = wal._engine.syncer
+    sync = syncer.sync
+
+    def and_then_more():
+        sync()
+        wal._engine.topics["t"].append(b"more")
+        wal._engine.express.bar_tail("t")
+        position.ready.move(21)
+
+    assert len(wal.batch_read_for_topic("t")) == 20
+    position = wal._engine.cursor(wal._engine.topics["t"], "default")
+    with monkeypatch.context() as patch:
+        patch.setattr(syncer, "sync", and_then_more)
+        wal.sync()
+    assert wal.cursor_offset("t") == 21
+    assert memory_store.killed().open().cursor_offset("t") == 20
+
+
+@pytest.mark.parametrize("how", ["a batch read", "a seek"])
+def test_a_close_after_an_interrupted_checkpoint_leaves_the_cursor_where_it_stood(
+    memory_store, monkeypatch, how
+):
+    wal = memory_store.open(fsync_schedule=NEVER, consistency=ReadConsistency.at_least_once(2))
+    wal.batch_append_for_topic("t", [b"%d" % number for number in range(500)])
+    wal.sync()
+    wal.seek("t", 2)
+    if how == "a seek":
+        wal.seek("t", 400)
+    stood = wal.cursor_offset("t")
+    sync = CursorFile.sync
+
+    def interrupted(_cursors):
+        monkeypatch.setattr(CursorFile, "sync", sync)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CursorFile, "sync", interrupted)
+    call = wal.seek if how == "a seek" else wal.batch_read_for_topic
+    with pytest.raises(KeyboardInterrupt):
+        call("t", 7)
+    assert wal.cursor_offset("t") == stood
+    wal.close()
+    with memory_store.open() as again:
+        assert again.cursor_offset("t") == stood
+        assert again.read_next("t").offset == stood
+
+
+def interrupt_after(monkeypatch, name: str) -> None:
+    """Let the next call of this method of cursors.db end with an interrupt, once it has done its work."""
+    method = getattr(CursorFile, name)
+
+    def interrupted(self, *arguments):
+        monkeypatch.setattr(CursorFile, name, method)
+        method(self, *arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CursorFile, name, interrupted)
+
+
+@pytest.mark.parametrize("name", ["_write_sector", "sync"])
+def test_a_seek_that_was_interrupted_is_not_there_after_a_kill(memory_store, monkeypatch, name):
+    wal = memory_store.open(**NOW_AND_THEN)
+    wal.batch_append_for_topic("t", [b"%d" % number for number in range(50)])
+    wal.sync()
+    wal.seek("t", 5)
+    interrupt_after(monkeypatch, name)
+    with pytest.raises(KeyboardInterrupt):
+        wal.seek("t", 20)
+    assert wal.read_next("t").offset == 5
+    assert memory_store.killed().open().read_next("t").offset == 5
+
+
+@pytest.mark.parametrize("name", ["_write_sector", "sync"])
+def test_an_interrupted_reclaim_takes_nothing_that_a_cursor_was_set_back_to(memory_store, monkeypatch, name):
+    """What cursors.db may say is the oldest is the oldest for everyone, from before it may say so."""
+    wal = memory_store.open(block_size=16384, blocks_per_segment=4, **NOW_AND_THEN)
+    for number in range(6):
+        wal.append_for_topic("t", bytes([number]) * WHOLE_BLOCK)
+    wal.sync()
+    wal.batch_read_for_topic("t", max_bytes=2**30)
+    wal._engine.persist_cursors()
+    topic = wal._engine.topics["t"]
+    assert wal._engine.reclaimer.request(topic) and topic.low_water == 0
+    interrupt_after(monkeypatch, name)
+    with pytest.raises(KeyboardInterrupt):
+        wal._engine.reclaimer.run()
+    oldest = wal.oldest_offset("t")
+    assert oldest == 5 and topic.low_water_durable == 0 and len(topic.blocks) == 6
+    with pytest.raises(OffsetOutOfRangeError):
+        wal.seek("t", 3)
+    wal.seek("t", oldest)
+    killed = memory_store.killed().open()
+    assert killed.read_next("t").offset == oldest and not killed.recovery_report.damages
+    wal.close()
+    with memory_store.open() as again:
+        assert again.oldest_offset("t") == oldest == again.cursor_offset("t")
+        assert again.read_next("t").data == bytes([5]) * WHOLE_BLOCK
