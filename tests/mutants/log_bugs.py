@@ -77,8 +77,8 @@ BUGS = [
     Bug(
         "seal without a sync",
         "walrus_core/topic.py",
-        "            before.final = State(*before.tail.state) if final is None else final\n",
-        "            before.final = State(*before.tail.state) if final is None else final\n"
+        "            before.final = State(*tail.state) if final is None else final\n",
+        "            before.final = State(*tail.state) if final is None else final\n"
         "            before.write_mark(before.final, fmt.MARK_SEALED)\n",
         "a seal vouches for bytes that may never reach the disk",
         (POWER,),
@@ -146,8 +146,8 @@ BUGS = [
     Bug(
         "failed sync does not poison",
         "walrus_core/gate.py",
-        "        self.poison(failure)\n        return failure\n\n    def write_failed",
-        "        return failure\n\n    def write_failed",
+        "        self.poison(failure)\n        return failure\n\n    def run_sync",
+        "        return failure\n\n    def run_sync",
         "the log goes on after a failed sync, and the next sync lies",
         ("tests/defects/test_w36_w41.py::test_w36_a_failed_sync_is_raised_and_poisons_the_log",),
     ),

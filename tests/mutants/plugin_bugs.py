@@ -99,9 +99,9 @@ BUGS = [
         "fd: closed before what is in flight ends",
         f"{FD}/ring.py",
         "                self._drive(flight)\n            finally:\n                self._settle()\n"
-        "        finally:\n            self._settle()\n",
+        "        finally:\n            try:\n                self._settle()\n",
         "                self._drive(flight)\n            finally:\n                pass\n"
-        "        finally:\n            self._flight = None\n",
+        "        finally:\n            try:\n                self._flight = None\n",
         "after an interrupt the kernel writes from buffers and to descriptors that are gone",
         (f"{FD_TESTS}/test_fd_ring_faults.py::test_an_interrupt_at_any_point_leaves_nothing_in_flight",),
     ),

@@ -189,8 +189,8 @@ BUGS = [
     Bug(
         "misdirected header page believed",
         "walrus_core/inventory.py",
-        "        if header is None or not _fits(header, segment, slot):",
-        "        if header is None:",
+        "segment.key, partial(_fits, segment, slot))",
+        "segment.key)",
         "a header page of another slot moves a block",
         (f"{FILES}::test_swapped_blocks_are_noticed",),
     ),
@@ -207,7 +207,7 @@ BUGS = [
     Bug(
         "checkpoint not synced",
         "walrus_core/cursor.py",
-        "        self._cursors.sync()\n",
+        "            self._cursors.sync()\n",
         "",
         "what was read strictly once is read again after a power cut",
         (f"{DURABILITY}::test_a_strict_checkpoint_is_durable_on_return_and_never_before_its_entry",),
@@ -259,16 +259,17 @@ BUGS = [
     Bug(
         "no fsync of several files",
         "walrus_core/files.py",
-        "                    self.backend.sync_many(held)",
-        "                    pass",
+        "lambda: self.backend.sync_many(held)",
+        "lambda: None",
         "what lies in several files is called durable and is not",
         (f"{DURABILITY}::test_sync_each_is_durable_on_return",),
     ),
     Bug(
         "fsync tried again after EIO",
         "walrus_core/files.py",
-        "            handle.sync()\n",
-        "            try:\n                handle.sync()\n            except OSError:\n                handle.sync()\n",
+        "                handle.sync()\n",
+        "                try:\n                    handle.sync()\n"
+        "                except OSError:\n                    handle.sync()\n",
         "the kernel has dropped the pages, and the second sync says that all is well",
         ("tests/defects/test_w36_w41.py::test_w36_a_failed_sync_is_raised_and_poisons_the_log",),
     ),
