@@ -14,12 +14,13 @@ from walrus_core import engine, syncer
 class StillFlusher:
     """Stands in for the flusher's thread: remembers that it was woken; the run calls ``tick``."""
 
-    def __init__(self, worker: object, interval_s: float) -> None:
+    def __init__(self, worker: object, interval_s: float, warn: object) -> None:
         self.is_woken = False
 
-    def wake(self) -> None:
-        """Note it."""
+    def wake(self) -> bool:
+        """Note it. Returns: whether the thread comes."""
         self.is_woken = True
+        return True
 
     def stop(self, wait: bool) -> None:
         """Nothing runs."""
