@@ -111,11 +111,10 @@ class Cursor:
 
     def differs(self, offset: int) -> bool:
         """True where the page says something else than ``offset``: behind it, or ahead of it where an
-        interrupt came between the write and the move."""
-        page = self.page
-        if page is None:
-            return offset > 0
-        return not page.damaged and page.state.offset != offset
+        interrupt came between the write and the move. Never where the position is lost: a seek sets it."""
+        if self.page is None or self.lost:
+            return self.page is None and offset > 0
+        return self.page.state.offset != offset
 
     def write_state(self, offset: int) -> None:
         """Write the position without a sync. The entries below it must be durable."""

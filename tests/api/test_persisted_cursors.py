@@ -7,7 +7,8 @@ import threading
 import pytest
 from helpers import NEVER, WHOLE_BLOCK
 
-from walrus_core import ReadConsistency
+from walrus_core import CorruptionError, ReadConsistency
+from walrus_core import format as fmt
 from walrus_core.cursorfile import CursorFile
 from walrus_core.errors import OffsetOutOfRangeError
 
@@ -144,3 +145,26 @@ def test_an_interrupted_reclaim_takes_nothing_that_a_cursor_was_set_back_to(memo
     with memory_store.open() as again:
         assert again.oldest_offset("t") == oldest == again.cursor_offset("t")
         assert again.read_next("t").data == bytes([5]) * WHOLE_BLOCK
+
+
+def test_an_interrupted_seek_of_a_cursor_whose_position_is_lost_leaves_none_in_its_place(
+    memory_store, monkeypatch
+):
+    """Neither the seek nor the close after it may pretend that it stood at the beginning."""
+    with memory_store.open(**NOW_AND_THEN) as wal:
+        wal.batch_append_for_topic("t", [b"%d" % number for number in range(50)])
+        wal.seek("t", 30)
+        number = wal._engine.cursor(wal._engine.topics["t"], "default").page.identity.page
+    for at in fmt.STATE_AT:
+        memory_store.patch("cursors.db", number * fmt.PAGE_SIZE + at, b"\xa5" * 8)
+    wal = memory_store.open(**NOW_AND_THEN)
+    with pytest.raises(CorruptionError):
+        wal.read_next("t")
+    interrupt_after(monkeypatch, "sync")
+    with pytest.raises(KeyboardInterrupt):
+        wal.seek("t", 20)
+    with pytest.raises(CorruptionError):
+        wal.read_next("t")
+    wal.close()
+    with memory_store.open() as again:
+        assert again.cursor_offset("t") == 20

@@ -396,8 +396,8 @@ BUGS = [
     Bug(
         "a checkpoint ahead of its cursor stays",
         "walrus_core/cursor.py",
-        "page.state.offset != offset",
-        "page.state.offset < offset",
+        "return self.page.state.offset != offset",
+        "return self.page.state.offset < offset",
         "after an interrupted read entries that were not handed out are passed by the next open",
         ("tests/api/test_persisted_cursors.py",),
     ),
