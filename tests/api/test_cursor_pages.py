@@ -76,9 +76,9 @@ def test_of_two_pages_of_one_owner_the_one_that_is_further_on_counts(store, offs
     # Before or behind the page that there is: the other cursor's makes room.
     target = free if is_first == (free < mine) else other
     key = cursor_page_key(log_id, target)
-    state = encode_state(PageState(9, offset), key).ljust(fmt.SECTOR_SIZE, b"\0")
+    states = [encode_state(PageState(number, offset), key).ljust(fmt.SECTOR_SIZE, b"\0") for number in (8, 9)]
     identity = encode_identity(owners[mine]._replace(page=target), key)
-    store.patch("cursors.db", target * fmt.PAGE_SIZE, state + bytes(fmt.SECTOR_SIZE) + identity)
+    store.patch("cursors.db", target * fmt.PAGE_SIZE, b"".join(states) + identity)
     with store.open() as wal:
         assert wal.cursor_offset("t") == max(3, offset)
         wal.read_next("t")
