@@ -128,6 +128,9 @@ def cursor_file_findings(path: str, data: bytes, log_id: Optional[bytes]) -> lis
         lambda alone: own is not None and pages.decode_cursors_header(alone, path) == own,
         header,
     )
+    if found and own is not None and not any(data[found[0].at_bytes :][: fmt.SECTOR_SIZE]):
+        # As a power cut leaves the first write of it: the next open writes both.
+        found = [evolve(found[0], category=TORN)]
     log_id = own or log_id
     if log_id is None or not data:
         return found

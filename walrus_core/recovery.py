@@ -14,7 +14,7 @@ from functools import partial
 from attrs import define, evolve, field
 
 from walrus_core import format as fmt
-from walrus_core import hot
+from walrus_core import hot, pages
 from walrus_core.allocator import SEQUENCES_RESERVED, Allocator
 from walrus_core.block import Block
 from walrus_core.chain import TORN_TAIL, Chain, Found, resolve
@@ -81,6 +81,9 @@ def _load_cursors(files: FileCache, directory: str) -> tuple[CursorFile, list[Da
     path = os.path.join(directory, fmt.CURSORS_NAME)
     damages: list[Damage] = []
     cursors = open_cursor_file(files, directory)
+    if any(hot.is_zero(cursors.file.read(at, fmt.SECTOR_SIZE)) for at in (0, fmt.PAGE_SIZE)):
+        # A power cut tore the first write of the header: one more bad sector must not cost the log.
+        cursors.file.write(0, pages.encode_cursors_header(cursors.log_id))
     lost, single, stained = cursors.load()
     log_page = cursors.check_log_page()
     if LOG_PAGE in single:
@@ -281,6 +284,9 @@ def _finish_topic(
         ):
             # Damage hides how far the block goes: it keeps the marks it has.
             continue
+        if item.mark is None:
+            # A power cut may have torn it, and left one of its copies.
+            block.segment.write_header(block.header)
         block.write_mark(state, 0 if is_tail else fmt.MARK_SEALED)
         touched[block.file] = None
     return cuts

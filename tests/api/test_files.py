@@ -9,7 +9,9 @@ from helpers import LOOSE, NEVER, WHOLE_BLOCK, contents, read_all, two_topics, w
 
 from walrus_core import CorruptionError
 from walrus_core.errors import UnsupportedVersionError
+from walrus_core.findings import DAMAGE
 from walrus_core.format import (
+    BLOCK_COPY_AT,
     FRAME_HEADER_SIZE,
     MARK_AT,
     PAGE_SIZE,
@@ -17,6 +19,7 @@ from walrus_core.format import (
     SEGMENT_HEADER_SIZE,
     SEGMENT_HEADER_USED,
 )
+from walrus_core.verify import verify_directory
 
 FIRST = "00000000000000000001.wal"
 
@@ -318,3 +321,37 @@ def test_a_block_of_several_slots_syncs_its_header_page_first(memory_store, leng
     backend.reset()
     wal.append_for_topic("u", bytes(length))
     assert backend.calls["sync"] == syncs
+
+
+@pytest.mark.parametrize("copy", [0, 1])
+def test_a_header_of_cursors_db_that_a_power_cut_tore_is_whole_after_the_next_open(memory_store, copy):
+    """One of its copies was never written: another bad sector must not cost the log."""
+    with memory_store.open(fsync_schedule=NEVER) as wal:
+        wal.append_for_topic("t", b"a")
+    whole = memory_store.read_file("cursors.db")[: 2 * PAGE_SIZE]
+    memory_store.patch("cursors.db", copy * PAGE_SIZE, bytes(PAGE_SIZE))
+    assert not [
+        found
+        for found in verify_directory(memory_store.backend(), memory_store.path).findings
+        if found.category == DAMAGE
+    ]
+    with memory_store.open() as wal:
+        assert wal.recovery_report.damages == ()
+    assert memory_store.read_file("cursors.db")[: 2 * PAGE_SIZE] == whole
+    assert verify_directory(memory_store.backend(), memory_store.path).is_sound
+
+
+@pytest.mark.parametrize("copy", [0, 1])
+def test_a_block_header_that_a_power_cut_tore_is_whole_after_the_next_open(memory_store, copy):
+    wal = memory_store.open(fsync_schedule=NEVER)
+    wal.append_for_topic("t", b"a")
+    block = wal._engine.topics["t"].active
+    killed = memory_store.killed()
+    name, at = block.file.path.rsplit("/", 1)[1], block.base
+    header = killed.read_file(name)[at : at + MARK_AT[0]]
+    killed.patch(name, at + copy * BLOCK_COPY_AT, bytes(BLOCK_COPY_AT))
+    assert killed.read_file(name)[at : at + MARK_AT[0]] != header
+    with killed.open() as again:
+        assert [entry.data for entry in again.topic("t")] == [b"a"]
+    assert killed.read_file(name)[at : at + MARK_AT[0]] == header
+    assert verify_directory(killed.backend(), killed.path).is_sound

@@ -401,4 +401,20 @@ BUGS = [
         "after an interrupted read entries that were not handed out are passed by the next open",
         ("tests/api/test_persisted_cursors.py",),
     ),
+    Bug(
+        "torn copy of a block header stays",
+        "walrus_core/recovery.py",
+        "            block.segment.write_header(block.header)\n",
+        "            pass\n",
+        "what a power cut tore counts as damage for good, and one more bad sector costs a block",
+        (f"{FILES}::test_a_block_header_that_a_power_cut_tore_is_whole_after_the_next_open",),
+    ),
+    Bug(
+        "torn copy of the header of cursors.db stays",
+        "walrus_core/recovery.py",
+        "        cursors.file.write(0, pages.encode_cursors_header(cursors.log_id))\n",
+        "        pass\n",
+        "the same, and one more bad sector costs the log",
+        (f"{FILES}::test_a_header_of_cursors_db_that_a_power_cut_tore_is_whole_after_the_next_open",),
+    ),
 ]
