@@ -81,11 +81,11 @@ def _load_cursors(files: FileCache, directory: str) -> tuple[CursorFile, list[Da
     path = os.path.join(directory, fmt.CURSORS_NAME)
     damages: list[Damage] = []
     cursors = open_cursor_file(files, directory)
+    lost, single, stained = cursors.load()
+    log_page = cursors.check_log_page()
     if any(hot.is_zero(cursors.file.read(at, fmt.SECTOR_SIZE)) for at in (0, fmt.PAGE_SIZE)):
         # A power cut tore the first write of the header: one more bad sector must not cost the log.
         cursors.file.write(0, pages.encode_cursors_header(cursors.log_id))
-    lost, single, stained = cursors.load()
-    log_page = cursors.check_log_page()
     if LOG_PAGE in single:
         # The state that is left may be one write old: sequences of the reservation that it does not
         # know may be in use, and it may say clean from before the first write.
