@@ -307,12 +307,13 @@ class Engine:
     # --- close --------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Sync, persist cursors, join the thread, give everything back. Idempotent; an interrupted
-        close can be called again.
+        """Sync, persist cursors, join the thread, give everything back. Idempotent, interrupted or not.
 
         Raises: the first error, once; everything is given back all the same. ReentrantCallError:
         called by a signal handler inside another call; nothing changed.
         """
+        if self.gate.state == FORKED:
+            return  # in the child whatever a thread of the parent was at, and held, is so for ever
         with self.door.enter("a close"), self._close_lock:
             if self._is_released:
                 return

@@ -4,6 +4,7 @@ and all that the log held is given back, whatever interrupts."""
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 
 import pytest
@@ -302,3 +303,46 @@ def test_a_close_interrupted_between_two_files_closes_all(memory_store, monkeypa
     assert wal.is_closed
     with memory_store.open() as again:
         assert again.next_offset("t") == 5
+
+
+FORK_BESIDE_A_SYNC = """
+import signal, threading, warnings
+warnings.filterwarnings("ignore", message="This process .* is multi-threaded")
+from walrus_core import FsyncSchedule, Walrus
+from walrus_core.files import FileCache
+
+under_way, may_go_on = threading.Event(), threading.Event()
+sync_one = FileCache.sync_one
+
+
+def slow(files, file):
+    if threading.current_thread().name == "syncs":
+        under_way.set()
+        may_go_on.wait(30)
+    sync_one(files, file)
+
+
+FileCache.sync_one = slow
+with Walrus(arguments[0], backend="fd", fsync_schedule=FsyncSchedule.sync_each()) as wal:
+    wal.append_for_topic("t", b"0")
+    thread = threading.Thread(target=lambda: wal.append_for_topic("t", b"1"), name="syncs")
+    thread.start()
+    assert under_way.wait(30)
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(10)
+        sys.exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    may_go_on.set()
+    thread.join()
+    assert wal.durable_offset("t") == 2
+print("parent went on")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_forked_beside_a_sync_leaves_without_waiting_for_it(tmp_path, run_child):
+    """By the end of its block and of the interpreter: the thread that syncs is not in the child."""
+    pytest.importorskip("walrus_fd")
+    done = run_child(FORK_BESIDE_A_SYNC, tmp_path / "log")
+    assert done.stdout.endswith("parent went on\n")
