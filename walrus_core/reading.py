@@ -203,7 +203,7 @@ class TopicReads(TopicFacts):
             self._engine.express.bar_cursor(found.name)
             self._engine.gate.check_call()
             end_offset = self._engine.visible_end(found)
-            oldest = found.oldest_offset
+            oldest = found.low_water
             if isinstance(offset, bool) or not isinstance(offset, int) or not oldest <= offset <= end_offset:
                 raise OffsetOutOfRangeError(topic=topic, offset=offset, oldest=oldest, next=end_offset)
             position = self._engine.cursor(found, cursor)

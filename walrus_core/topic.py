@@ -96,7 +96,7 @@ class Topic:
         self.active: Optional[Block] = None
         self.unsynced: list[Block] = []
         self.is_dirty = False
-        self.low_water = 0  # nobody reads below it any more: cursors.db may say so, and be synced by anyone
+        self.low_water = 0  # no cursor goes below it any more: cursors.db may say so, and be synced by anyone
         self.low_water_durable = 0  # blocks that end at or below it may go, once nobody reads them
         self._resume_offset = 0
         self._runway: Optional[Runway] = None
@@ -132,8 +132,8 @@ class Topic:
 
     @property
     def oldest_offset(self) -> int:
-        """Offset of the oldest entry that was not given back, damaged or not."""
-        return self.low_water
+        """Offset of the oldest entry that was not given back, durably, damaged or not."""
+        return self.low_water_durable
 
     @property
     def size_bytes(self) -> int:
