@@ -21,6 +21,9 @@ from .machine import make_file_system, need_root, need_tool, new_point, run_or_s
 
 IMAGE_BYTES = 20 << 20
 SECTOR_BYTES = 512
+REQUEST_KIB = 64
+"""A request of the file system is at most this, and so is one write of the disk. FUSE splits larger ones; where
+the disk refuses a later part, the loop device takes the shorter write for all of it and tells of no error."""
 
 
 def need_fuse() -> None:
@@ -80,6 +83,7 @@ class Recorder:
         self._errors = os.memfd_create("errors")
         self.process = self._start()
         self.device = ""
+        self._usual_limit: Optional[tuple[Path, str]] = None
 
     def _start(self) -> subprocess.Popen[bytes]:
         arguments = [self.disk_point, self.image, self.journal, self._control]
@@ -105,12 +109,29 @@ class Recorder:
         """Mount the file system on the disk, past the cache of the loop device's own file."""
         command = ["losetup", "--find", "--show", "--direct-io=on", str(self.disk_point / "disk")]
         self.device = run_or_skip(*command, why="no loop device can be had")
+        self._limit_requests()
         run_or_skip("mount", self.device, str(self.point), why="a loop device cannot be mounted here")
         # From now on the device goes with its last user.
         subprocess.run(["losetup", "--detach", self.device], capture_output=True, check=False)
 
+    def _limit_requests(self) -> None:
+        limit = Path("/sys/block", Path(self.device).name, "queue/max_sectors_kb")
+        try:
+            self._usual_limit = (limit, limit.read_text())
+            limit.write_text(str(REQUEST_KIB))
+        except OSError as error:
+            pytest.skip(f"the requests of a loop device cannot be limited: {error}")
+
+    def _restore_requests(self) -> None:
+        """Leave the loop device as it was; others use it later."""
+        if self._usual_limit is not None:
+            limit, kib = self._usual_limit
+            self._usual_limit = None
+            limit.write_text(kib)
+
     def unmount(self) -> None:
         """Unmount the file system; the disk stays."""
+        self._restore_requests()
         unmount(self.point)
 
     def data_ranges(self, folder: Path) -> list[int]:
@@ -135,6 +156,7 @@ class Recorder:
     def stop(self) -> None:
         """Take everything down, whatever state it is in."""
         self.set_mode("ok")
+        self._restore_requests()
         for point in (self.point, self.disk_point):
             subprocess.run(["umount", "--lazy", str(point)], capture_output=True, check=False)
         try:

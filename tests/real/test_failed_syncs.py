@@ -107,6 +107,21 @@ def fail_syncs(folder: Path, name: str, word: str, count: int) -> int:
     return same_mount
 
 
+def test_the_disk_refuses_a_part_of_a_large_write(tmp_path: Path) -> None:
+    with recorder(tmp_path) as disk:
+        folder = disk.point / "large"
+        folder.mkdir()
+        with open(folder / "file", "wb", buffering=0) as sink:
+            sink.write(bytes(1 << 20))
+            os.fsync(sink.fileno())
+            end = max(disk.data_ranges(folder))
+            disk.set_mode(f"eio-data {end - 4096} {end}")
+            os.pwrite(sink.fileno(), b"x" * (1 << 20), 0)
+            with pytest.raises(OSError, match="Input/output"):
+                os.fsync(sink.fileno())
+        disk.set_mode("ok")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_failed_sync_stops_the_log(name: str, tmp_path: Path) -> None:
     need(name)
