@@ -16,6 +16,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.list cimport PyList_CheckExact, PyList_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.object cimport PyObject
 from cpython.pythread cimport (
     PY_LOCK_INTR,
@@ -29,7 +30,8 @@ from cpython.pythread cimport (
 )
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
 from cpython.unicode cimport PyUnicode_CheckExact
-from libc.stdint cimport uint64_t
+from libc.stdint cimport UINT64_MAX, uint64_t
+from libc.string cimport memmove
 
 from walrus_core._hot_c cimport Entry, Tail, _entry_in
 
@@ -189,6 +191,7 @@ cdef class Express:
 
 
 include "_group_c.pxi"
+include "_await_c.pxi"
 
 
 cdef class Front:

@@ -242,9 +242,7 @@ class Engine:
             return False
         try:
             with self.door.enter("background work"):
-                # What goes the express way from here on asks for the next sync.
-                self.express_in_flight.watched = not self._waits
-                self.syncer.sync()
+                self.syncer.sync_in_flight(self.express_in_flight, self._waits)
                 self.reclaimer.run()
         except (StorageError, UsageError) as error:
             # A usage error here says that the log was closed or dropped meanwhile. A failed sync

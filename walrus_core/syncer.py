@@ -26,6 +26,17 @@ MARK_INTERVAL_S = 0.1
 """Marks only shorten recovery and tell damage from a torn tail, so a busy tail gets few."""
 
 
+ROUNDS_MAX = 16
+"""Syncs in a row for what is in flight, before blocks are given back and a stop is looked for."""
+
+
+class Watched(Protocol):
+    """What is asked of the way that appends in flight go."""
+
+    watched: bool
+    """Somebody will look for what goes this way; the first append that finds it False asks for it."""
+
+
 class Syncable(Protocol):
     """What the syncer asks of a topic."""
 
@@ -129,6 +140,19 @@ class Syncer:
     def sync(self) -> None:
         """Make everything that was written before the call durable. Raises as ``wait``."""
         self.group.lead()
+
+    def sync_in_flight(self, express: Watched, asks: bool) -> None:
+        """Sync; where appends in flight ask for a sync, again as long as one asked beside it.
+
+        At most ``ROUNDS_MAX`` times: the caller has other work, and comes again for what asked meanwhile.
+        Raises as ``wait``.
+        """
+        for _ in range(ROUNDS_MAX):
+            # What goes the express way from here on asks for the next sync.
+            express.watched = not asks
+            self.group.lead()
+            if not (asks and express.watched):
+                return
 
     def end(self) -> None:
         """Wait for the sync that is under way; the gate lets no other begin. Who still waits is told so.

@@ -28,6 +28,7 @@ RANKS = {
     "walrus_core._front_py": 4,
     "walrus_core.front": 5,
     "walrus_core.group": 5,
+    "walrus_core.waiters": 5,
     "walrus_core.backend": 2,
     "walrus_core.hookspecs": 2,
     "walrus_core.events": 3,

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from walrus_core import Walrus, _front_py, _hot_py, group
+from walrus_core import Walrus, _front_py, _hot_py, group, waiters
 from walrus_core.handle import TopicHandle
 
 ROOT = Path(__file__).resolve().parents[2]
 CONSUMER = ROOT / "tests/types/consumer.py"
-COMPILED_ONLY = {"Stage"}
+COMPILED_ONLY = {"Stage", "Queue"}
 """Parts of the compiled module that Python code never asks for."""
 
 
@@ -36,12 +36,15 @@ def stub_names(path: Path) -> set[str]:
 
 @pytest.mark.parametrize(
     ("stub", "names"),
-    [("_hot_c", set(_hot_py.__all__)), ("_front_c", {"Express", "Front", "Group", "Ready"})],
+    [
+        ("_hot_c", set(_hot_py.__all__)),
+        ("_front_c", {"Express", "Front", "Group", "Loops", "Ready", "Waiters"}),
+    ],
 )
 def test_a_stub_names_what_the_twins_have(stub, names):
     assert stub_names(ROOT / f"walrus_core/{stub}.pyi") - COMPILED_ONLY == names
-    # The pure twin of Group is in a room of its own.
-    twins = {"_hot_c": [_hot_py], "_front_c": [_front_py, group]}[stub]
+    # The pure twins of Group and of Waiters are in rooms of their own.
+    twins = {"_hot_c": [_hot_py], "_front_c": [_front_py, group, waiters]}[stub]
     assert [name for name in names if not any(hasattr(twin, name) for twin in twins)] == []
 
 

@@ -323,13 +323,12 @@ BUGS = [
     ),
     Bug(
         "await forgotten",
-        "walrus_core/awaiting.py",
-        "                    future = queue[0][1]\n                    if not future.done():\n"
-        "                        future.set_result(None)\n                    queue.popleft()\n",
-        "                    future = queue.popleft()[1]\n                    if not future.done():\n"
-        "                        future.set_result(None)\n",
+        "walrus_core/waiters.py",
+        "            _settle_one(*queue[0], topic, failure)\n"
+        "            # Once it is settled, so that an interrupt forgets none.\n            queue.popleft()\n",
+        "            _settle_one(*queue.popleft(), topic, failure)\n",
         "an interrupt while awaits are settled leaves one waiting for ever",
-        ("tests/unit/test_awaiting.py",),
+        ("tests/unit/test_waiters.py",),
     ),
     Bug(
         "an old clean mark over a torn batch",

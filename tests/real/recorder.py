@@ -22,8 +22,8 @@ from .machine import make_file_system, need_root, need_tool, new_point, run_or_s
 IMAGE_BYTES = 20 << 20
 SECTOR_BYTES = 512
 REQUEST_KIB = 64
-"""A request of the file system is at most this, and so is one write of the disk. FUSE splits larger ones; where
-the disk refuses a later part, the loop device takes the shorter write for all of it and tells of no error."""
+"""A request of the file system is at most this, and so is one write of the disk. FUSE splits larger ones;
+where the disk refuses a later part, the loop device takes the shorter write for all of it: no error."""
 
 
 def need_fuse() -> None:

@@ -14,10 +14,30 @@ class Topic:
     durable_offset = 0
 
 
+class Struck:
+    """Stands for a future whose settling is interrupted once, before it has happened."""
+
+    def __init__(self, future, is_struck):
+        self.future = future
+        self.is_struck = is_struck
+
+    def done(self):
+        if self.is_struck:
+            self.is_struck = False
+            raise KeyboardInterrupt
+        return self.future.done()
+
+    def __getattr__(self, name):
+        return getattr(self.future, name)
+
+
 class Loop:
     """A loop that runs what it is asked for when the test says so."""
 
     ends_now = False
+    struck = None
+    """Which of its futures are interrupted; None for futures as they are."""
+    count = 0
 
     def __init__(self) -> None:
         self.asked = []
@@ -25,7 +45,11 @@ class Loop:
         self.futures = asyncio.new_event_loop()
 
     def create_future(self):
-        return self.futures.create_future()
+        made = self.futures.create_future()
+        if self.struck is None:
+            return made
+        self.count += 1
+        return Struck(made, self.count - 1 in self.struck)
 
     def is_closed(self):
         return self.is_ended
@@ -45,9 +69,8 @@ class Loop:
 
 
 @pytest.fixture
-def loop(monkeypatch):
+def loop():
     made = Loop()
-    monkeypatch.setattr(awaiting, "_running_loop", lambda: made)
     yield made
     made.futures.close()
 
@@ -58,9 +81,11 @@ def failures():
 
 
 @pytest.fixture
-def waits(failures):
+def waits(failures, loop):
     gate = SimpleNamespace(failure=None, blocks_writes=False)
-    return awaiting.Awaiting(gate, lambda: failures[0] if failures else None)
+    made = awaiting.Awaiting(gate, lambda: failures[0] if failures else None)
+    made.running_loop = lambda: loop
+    return made
 
 
 def test_a_loop_is_asked_once_until_it_has_looked(waits, loop):
@@ -95,35 +120,20 @@ def test_a_loop_that_was_closed_is_forgotten(waits, loop, how):
 def test_an_interrupt_while_futures_are_settled_forgets_none(waits, loop, failures, fails):
     """The loop is asked again by itself: no other sync may come."""
     topic = Topic()
+    loop.struck = [1]
     made = [waits.until(topic, offset) for offset in range(3)]
     if fails:
         failures.append(ZeroDivisionError("no more"))
     else:
         topic.durable_offset = 3
-
-    class Interrupted:
-        """Stands for a future whose settling is interrupted once, before it has happened."""
-
-        struck = False
-
-        def done(self):
-            if not self.struck:
-                self.struck = True
-                raise KeyboardInterrupt
-            return made[1].done()
-
-        def __getattr__(self, name):
-            return getattr(made[1], name)
-
-    queue = waits.loops[loop].by_topic[topic]
-    queue[1] = (queue[1][0], Interrupted())
     waits.tell()
     with pytest.raises(KeyboardInterrupt):
         loop.run()
-    assert made[0].done() and not made[1].done()
+    futures = [future.future for future in made]
+    assert futures[0].done() and not futures[1].done()
     loop.run()
-    assert all(future.done() for future in made) and not waits.loops
-    assert all((future.exception() is not None) == fails for future in made)
+    assert all(future.done() for future in futures) and not waits.loops
+    assert all((future.exception() is not None) == fails for future in futures)
 
 
 def test_an_interrupt_before_a_loop_has_looked_keeps_it_asked(waits, loop, monkeypatch):
