@@ -63,3 +63,21 @@ def test_an_interrupt_of_a_round_leaves_its_results_to_the_caller(
     with pytest.raises(KeyboardInterrupt):
         ring.run([ring.write(file.fileno(), 0, [memoryview(b"four")]), ring.sync(-1)], outcome)
     assert outcome == [4, -errno.EBADF]
+
+
+def test_an_interrupt_while_another_error_is_handled_is_no_failed_sync(
+    ring_file: tuple[FdBackend, FdSegmentFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as of the import of the binding, which looks for files that are not there."""
+    backend, file = ring_file
+
+    def run(self: Ring, operations: object, outcome: list[int]) -> list[int]:
+        try:
+            raise FileNotFoundError(errno.ENOENT, "looked for")
+        except FileNotFoundError:
+            raise KeyboardInterrupt  # noqa: B904
+
+    monkeypatch.setattr(Ring, "run", run)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        backend.sync_many([file, file, file])
+    assert caught.value.__cause__ is None and caught.value.__context__ is None

@@ -240,7 +240,7 @@ class FdBackend:
         ours = [file for file in files if isinstance(file, FdSegmentFile)]
         try:
             if len(ours) == len(files) >= self._ring_use.syncs_from:
-                self._uring.run(lambda ring: [ring.sync(file.fileno()) for file in ours], outcome)
+                self._sync_by_ring(ours, outcome)
             for file, result in zip(files, outcome or [None] * len(files), strict=True):
                 try:
                     if result is None:
@@ -257,6 +257,16 @@ class FdBackend:
             raise
         if failures:
             raise failures[0]
+
+    def _sync_by_ring(self, files: Sequence[FdSegmentFile], outcome: list[Optional[int]]) -> None:
+        try:
+            self._uring.run(lambda ring: [ring.sync(file.fileno()) for file in files], outcome)
+        except BaseException as interrupt:
+            # It may have come while an error of the import of the binding, or of a busy queue, was handled.
+            # Those are no failures of a sync, and whoever looks along with what ended the call for one would
+            # think so: failures of syncs are in the outcome.
+            interrupt.__context__ = None
+            raise
 
     # --- end ------------------------------------------------------------------------------
 
