@@ -6,15 +6,18 @@ where options come from (``builder.py``) and what they do.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, Optional, Union
 
 from attrs import field, frozen
 
 from walrus_core import format as fmt
-from walrus_core.errors import ConfigError, InvalidTopicError
+from walrus_core.errors import ConfigError, InvalidTopicError, storage_error
 
 ON_CORRUPTION = ("raise", "skip")
+SCHEDULES = ("each", "interval", "never")
+INTERVAL_MS_MAX = 86_400_000
 OPEN_FILES_DEFAULT = 256
 OPEN_FILES_MIN = 8
 DEFAULT_CURSOR = "default"
@@ -40,6 +43,10 @@ def _whole_number(option: str, value: object, low: int, high: int) -> int:
     return value
 
 
+def _check_persist_every(_instance: object, _attribute: object, value: Any) -> None:
+    _whole_number("persist_every", value, 1, 2**32)
+
+
 @frozen
 class ReadConsistency:
     """When a consumed entry's checkpoint becomes durable.
@@ -49,7 +56,7 @@ class ReadConsistency:
     at most ``persist_every - 1`` of them again.
     """
 
-    persist_every: int
+    persist_every: int = field(validator=_check_persist_every)
 
     @classmethod
     def strictly_at_once(cls) -> ReadConsistency:
@@ -59,7 +66,7 @@ class ReadConsistency:
     @classmethod
     def at_least_once(cls, persist_every: int) -> ReadConsistency:
         """A durable checkpoint at least every ``persist_every`` consumed entries (1: strict)."""
-        return cls(_whole_number("persist_every", persist_every, 1, 2**32))
+        return cls(persist_every)
 
     @property
     def is_strict(self) -> bool:
@@ -67,12 +74,26 @@ class ReadConsistency:
         return self.persist_every == 1
 
 
+def _check_kind(_instance: object, _attribute: object, value: Any) -> None:
+    if value not in SCHEDULES:
+        raise ConfigError(option="fsync", reason=f"its kind is one of {list(SCHEDULES)}, not {shown(value)}")
+
+
 @frozen
 class FsyncSchedule:
     """When appended entries become durable: after each append, every N milliseconds, or never."""
 
-    kind: str
+    kind: str = field(validator=_check_kind)
+    """"each", "interval" or "never"."""
     interval_ms: int = 0
+    """0 where there is no interval."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.kind == "interval":
+            _whole_number("fsync_ms", self.interval_ms, 1, INTERVAL_MS_MAX)
+        elif self.interval_ms:
+            reason = f"a schedule {self.kind!r} has no interval, not {shown(self.interval_ms)}"
+            raise ConfigError(option="fsync_ms", reason=reason)
 
     @classmethod
     def sync_each(cls) -> FsyncSchedule:
@@ -82,7 +103,7 @@ class FsyncSchedule:
     @classmethod
     def milliseconds(cls, interval_ms: int) -> FsyncSchedule:
         """Sync in the background every ``interval_ms``; power loss takes at most what came later."""
-        return cls("interval", _whole_number("fsync_ms", interval_ms, 1, 86_400_000))
+        return cls("interval", interval_ms)
 
     @classmethod
     def no_fsync(cls) -> FsyncSchedule:
@@ -165,6 +186,20 @@ def _check_type(cls: type, option: str) -> Callable[[object, object, object], No
     return check
 
 
+def _absolute(path: object) -> str:
+    """Return the directory's path as it stays whatever becomes the current one while the log is open."""
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(text := os.fspath(path), str):
+        raise ConfigError(option="data_dir", reason=f"must be a str or a path of str, not {shown(path)}")
+    if os.path.isabs(text):
+        return text
+    try:
+        # Where a parent is a link, ".." behind it is not what goes away with it: only Windows says so.
+        has_parent = os.pardir in text.split(os.sep) and os.name != "nt"
+        return os.path.join(os.getcwd(), text) if has_parent else os.path.abspath(text)
+    except OSError as error:
+        raise storage_error(error, text, "find the current directory of") from error
+
+
 @frozen(kw_only=True)
 class Options:
     """Everything that a log is opened with. Raises ConfigError for a value that cannot be used.
@@ -174,7 +209,7 @@ class Options:
     names of installed ones.
     """
 
-    path: str
+    path: str = field(converter=_absolute)
     backend: Union[str, Any, None] = field(default=None, validator=_check_backend)
     backend_options: Mapping[str, Any] = field(factory=dict)
     blocked_plugins: tuple[str, ...] = ()

@@ -9,10 +9,12 @@ Threads: the caller holds the topic's ``read_lock``.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Optional
 
+from walrus_core.config import DEFAULT_CURSOR
 from walrus_core.cursorfile import CursorFile, CursorPage
-from walrus_core.errors import CorruptionError
+from walrus_core.errors import CorruptionError, DiskFullError, StorageError, TooManyFilesError
 from walrus_core.format import PAGE_CURSOR
 from walrus_core.front import Ready
 from walrus_core.reader import ReadResult, read_ahead
@@ -21,9 +23,9 @@ from walrus_core.topic import Topic
 
 
 class Cursor:
-    """One cursor. Its page exists from its first checkpoint on."""
+    """One cursor. Its page exists from its first checkpoint on; for a named one that is its first move."""
 
-    __slots__ = ("_cursors", "_syncer", "lost", "name", "page", "ready", "saved_offset", "topic")
+    __slots__ = ("_cursors", "_syncer", "is_there", "lost", "name", "page", "ready", "saved_offset", "topic")
 
     def __init__(
         self, name: str, topic: Topic, cursors: CursorFile, syncer: Syncer, page: Optional[CursorPage]
@@ -38,6 +40,8 @@ class Cursor:
         self.ready = Ready(self.saved_offset)
         self.lost = page is not None and page.damaged
         """Both states of the page were unreadable: reads raise until ``seek``."""
+        self.is_there = page is not None or name == DEFAULT_CURSOR
+        """It is there after a crash, as its page is durable; the default one always is."""
 
     @property
     def offset(self) -> int:
@@ -81,7 +85,9 @@ class Cursor:
 
         Raises: StorageError: the cursor stands where it stood.
         """
-        if offset - self.saved_offset >= persist_every:
+        if offset - self.saved_offset >= persist_every or not self.is_there:
+            # One that is not there after a crash holds back no reclaim then: what it had not read yet
+            # could go, and it would begin behind that.
             self.persist(offset)
         self.ready.move(offset)
 
@@ -107,7 +113,12 @@ class Cursor:
             if self._syncer.failure() is None and self.differs(self.saved_offset):
                 self.write_state(self.saved_offset)
             raise
+        self.note_saved(offset)
+
+    def note_saved(self, offset: int) -> None:
+        """Note that ``offset`` is durable on its page."""
         self.saved_offset = offset
+        self.is_there = True
 
     def differs(self, offset: int) -> bool:
         """True where the page says something else than ``offset``: behind it, or ahead of it where an
@@ -118,8 +129,60 @@ class Cursor:
 
     def write_state(self, offset: int) -> None:
         """Write the position without a sync. The entries below it must be durable."""
+        self._cursors.write_state(self.make_page(), offset=offset)
+
+    def make_page(self) -> CursorPage:
+        """Return its page, made where there is none; not durable. Raises: StorageError: nothing changed."""
         if self.page is None:
             topic = self.topic
             incarnation = topic.page.identity.incarnation
             self.page = self._cursors.add(PAGE_CURSOR, incarnation, topic.encoded, self.name.encode("utf-8"))
-        self._cursors.write_state(self.page, offset=offset)
+        return self.page
+
+
+def persist_moved(
+    topics: Sequence[Topic], cursors_of: Callable[[Topic], Sequence[Cursor]], cursors: CursorFile
+) -> Optional[StorageError]:
+    """Make the position of every cursor of these topics durable, with one sync; with another before it where
+    some have no page yet. The entries below them must be durable. Takes the topics' read locks.
+
+    Returns: the first error of a cursor for whose page there was no space; the others are durable.
+    Raises: SyncFailedError, StorageError, PoisonedError: the old positions hold in memory.
+    """
+    made, _failures = _for_moved(topics, cursors_of, lambda cursor, _offset: cursor.make_page())
+    for cursor, _offset in made:
+        if cursor.make_page().settled_at > cursors.file.synced:
+            # Once, for all of them.
+            cursors.sync()
+    moved, failures = _for_moved(topics, cursors_of, Cursor.write_state)
+    if cursors.file.is_dirty:
+        cursors.sync()
+    for cursor, offset in moved:
+        with cursor.topic.read_lock:
+            if not cursor.differs(offset):  # as after a seek meanwhile
+                cursor.note_saved(offset)
+    return failures[0] if failures else None
+
+
+def _for_moved(
+    topics: Sequence[Topic],
+    cursors_of: Callable[[Topic], Sequence[Cursor]],
+    call: Callable[[Cursor, int], object],
+) -> tuple[list[tuple[Cursor, int]], list[StorageError]]:
+    """Call with every cursor whose page says something else, and its offset.
+
+    Returns: with which it went well, and the errors of those for which there was no space.
+    """
+    done: list[tuple[Cursor, int]] = []
+    failures: list[StorageError] = []
+    for topic in topics:
+        with topic.read_lock:
+            for cursor in cursors_of(topic):
+                offset = min(cursor.offset, topic.durable_offset)  # once: reads go on past the lock
+                if cursor.differs(offset):
+                    try:
+                        call(cursor, offset)
+                        done.append((cursor, offset))
+                    except (DiskFullError, TooManyFilesError) as error:
+                        failures.append(error)
+    return done, failures

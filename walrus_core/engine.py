@@ -17,9 +17,9 @@ from walrus_core import lifetime
 from walrus_core.allocator import Allocator, new_log_id
 from walrus_core.block import Block
 from walrus_core.config import DEFAULT_CURSOR, Options
-from walrus_core.cursor import Cursor
+from walrus_core.cursor import Cursor, persist_moved
 from walrus_core.cursorfile import CursorPage
-from walrus_core.errors import DiskFullError, StorageError, TooManyFilesError, UsageError, storage_error
+from walrus_core.errors import StorageError, UsageError, storage_error
 from walrus_core.events import Events
 from walrus_core.files import FileCache, wrap_directory_call
 from walrus_core.flusher import Flusher
@@ -275,32 +275,10 @@ class Engine:
         self.reclaimer.run()
 
     def persist_cursors(self) -> Optional[StorageError]:
-        """Make every cursor's position durable with one sync. The entries must be durable.
-
-        Returns: the first error of a cursor for whose page there was no space; the others are durable.
-        Raises: SyncFailedError, PoisonedError.
-        """
-        failure: Optional[StorageError] = None
-        moved: list[tuple[Cursor, int]] = []
-        for topic in self.live_topics():
-            with topic.read_lock:
-                for cursor in list(self._cursors_by_topic[topic.name].values()):
-                    offset = min(cursor.offset, topic.durable_offset)  # once: reads go on past the lock
-                    if not cursor.differs(offset):
-                        continue
-                    try:
-                        cursor.write_state(offset)
-                    except (DiskFullError, TooManyFilesError) as error:
-                        failure = failure or error
-                        continue
-                    moved.append((cursor, offset))
-        if self.cursors.file.is_dirty:
-            self.cursors.sync()
-        for cursor, offset in moved:
-            with cursor.topic.read_lock:
-                if not cursor.differs(offset):  # as after a seek meanwhile
-                    cursor.saved_offset = offset
-        return failure
+        """Make every cursor's position durable. The entries must be durable. As ``persist_moved``."""
+        return persist_moved(
+            self.live_topics(), lambda topic: list(self._cursors_by_topic[topic.name].values()), self.cursors
+        )
 
     # --- close --------------------------------------------------------------------------------
 
@@ -390,9 +368,7 @@ class Engine:
                 self._flusher.run_last(self._lock.drop)
 
     def after_fork(self) -> None:
-        """In a forked child: every call raises ForkedError, and the parent's lock stays the parent's."""
+        """In a forked child: every call raises ForkedError, even where a thread of the parent was closing."""
         self._flusher.forget_in_child()
-        if self.gate.state == OPEN:
+        if not self._is_released:
             self.gate.leave(FORKED)
-            if self._lock is not None:
-                self._lock.forget_in_child()

@@ -77,7 +77,9 @@ class TopicHandle:
 
     def __len__(self) -> int:
         """Return how many entries are retained: next offset less oldest offset."""
-        return self._wal.next_offset(self.name) - self._wal.oldest_offset(self.name)
+        # The oldest first: both only grow, so that the difference is never below zero.
+        oldest_offset = self._wal.oldest_offset(self.name)
+        return self._wal.next_offset(self.name) - oldest_offset
 
     def __bool__(self) -> bool:
         """A handle is true even where its topic is empty."""

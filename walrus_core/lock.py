@@ -14,6 +14,7 @@ import os
 import stat
 import threading
 import time
+import weakref
 from collections.abc import Callable, Hashable
 from typing import Optional
 
@@ -34,6 +35,8 @@ class Holder:
 _registry: dict[Hashable, Holder] = {}
 """Who holds a directory in this process, by what names it."""
 _registry_lock = threading.RLock()
+_locks: weakref.WeakSet[DirectoryLock] = weakref.WeakSet()
+"""Every lock there is, also of logs that are being opened, closed, or were dropped."""
 LEAVING_S_MAX = 10.0
 """How long to wait for a lock that is being given up."""
 LEAVING_PAUSE_S = 0.001
@@ -140,6 +143,7 @@ class DirectoryLock:
                 raise storage_error(error, path, "open") from error
             others = _find_others(status)
             identity = (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
+        _locks.add(self)
         # The key first: whatever interrupts from here on, ``drop`` finds what is ours.
         self._key = identity
         holder = self._register(identity)
@@ -257,7 +261,7 @@ class DirectoryLock:
 
     def forget_in_child(self) -> None:
         """After fork, in the child: drop the inherited descriptor, so that the parent's close
-        really releases the lock. The registry is the child's own copy and is emptied too."""
+        really releases the lock."""
         descriptor, self._descriptor = self._descriptor, -1
         self._key = None
         if descriptor >= 0:
@@ -269,7 +273,9 @@ class DirectoryLock:
 
 
 def forget_all_in_child() -> None:
-    """After fork, in the child: no log of the parent is open here."""
+    """After fork, in the child: no log of the parent is open here, and none of its locks is held."""
     global _registry_lock
     _registry_lock = threading.RLock()
     _registry.clear()
+    for lock in list(_locks):
+        lock.forget_in_child()

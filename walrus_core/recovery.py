@@ -22,7 +22,7 @@ from walrus_core.cursorfile import LOG_PAGE, CursorFile, CursorPage, create_curs
 from walrus_core.errors import CorruptionError
 from walrus_core.files import FileCache, LogFile, wrap_directory_call
 from walrus_core.inventory import Inventory, read_blocks, segment_names, take_inventory
-from walrus_core.paths import cut_name
+from walrus_core.paths import cut_name, parse_segment_name
 from walrus_core.scan import SCAN_BYTES, has_whole_batch, next_written, sound_behind
 from walrus_core.segment import Segment
 from walrus_core.types import Cut, Damage, RecoveryReport
@@ -114,6 +114,7 @@ def recover(files: FileCache, directory: str, names: list[str], log_id: bytes) -
     started_s = time.monotonic()
     cursors, damages = open_cursors(files, directory, names, log_id)
     inventory = take_inventory(files, directory, names, cursors)
+    _check_own(cursors, inventory)
     settle_cache(files, inventory)
     topics = _group(cursors, inventory)
     report = RecoveryReport(
@@ -127,6 +128,24 @@ def recover(files: FileCache, directory: str, names: list[str], log_id: bytes) -
         foreign_files=tuple(inventory.foreign),
     )
     return Recovered(cursors, inventory, topics, report)
+
+
+def _check_own(cursors: CursorFile, inventory: Inventory) -> None:
+    """Raises: CorruptionError: all segments are of another log than cursors.db, which was copied or restored
+    into the wrong directory. Going on would begin a new log beside entries that nobody sees any more."""
+    names = [name for name in inventory.foreign if parse_segment_name(name) is not None]
+    if names and not inventory.segments:
+        raise CorruptionError(
+            message=f"{cursors.file.path} is of another log than the segments beside it, such as {names[0]}: "
+            "put the right one in its place, make it anew with walrus repair --rebuild-cursors, or take "
+            "the segments away",
+            kind="cursors.db of another log",
+            path=cursors.file.path,
+            at_bytes=0,
+            topic=None,
+            offset=None,
+            end_offset=None,
+        )
 
 
 def settle_cache(files: FileCache, inventory: Inventory) -> None:

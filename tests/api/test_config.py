@@ -8,7 +8,8 @@ import pytest
 from helpers import contents
 
 from walrus_core import FsyncSchedule, ReadConsistency, Walrus, WalrusBuilder
-from walrus_core.errors import ConfigError
+from walrus_core.config import Options
+from walrus_core.errors import ConfigError, StorageError
 from walrus_core.memory import MemoryBackend
 from walrus_core.paths import key_directory
 
@@ -30,7 +31,7 @@ def in_directory(tmp_path, monkeypatch):
 def test_the_documented_defaults(in_directory):
     with Walrus() as wal:
         options = wal.options
-    assert options.path == "wal_files"
+    assert options.path == str(in_directory / "wal_files")
     assert options.block_size_bytes == 10_485_760
     assert options.blocks_per_segment == 100
     assert options.checksum == "fnv1a64"
@@ -61,7 +62,8 @@ EACH = FsyncSchedule.sync_each()
 )
 def test_constructors(in_directory, build, key, consistency, schedule):
     with build() as wal:
-        expected = "wal_files" if key is None else os.path.join("wal_files", key_directory(key))
+        default = str(in_directory / "wal_files")
+        expected = default if key is None else os.path.join(default, key_directory(key))
         assert wal.path == wal.options.path == expected
         assert wal.options.consistency == (consistency or ReadConsistency.strictly_at_once())
         assert wal.options.fsync_schedule == (schedule or FsyncSchedule.milliseconds(200))
@@ -128,12 +130,12 @@ def test_options_are_frozen(tmp_path):
 def test_the_environment_names_directory_and_namespace(in_directory, monkeypatch):
     monkeypatch.setenv("WALRUS_DATA_DIR", "from-environment")
     with Walrus() as wal:
-        assert wal.path == "from-environment"
+        assert wal.path == str(in_directory / "from-environment")
     monkeypatch.setenv("WALRUS_INSTANCE_KEY", "key-of-environment")
     with Walrus() as wal:
-        assert wal.path == os.path.join("from-environment", key_directory("key-of-environment"))
+        assert wal.path == str(in_directory / "from-environment" / key_directory("key-of-environment"))
     with Walrus(key="mine") as wal:
-        assert wal.path == os.path.join("from-environment", key_directory("mine"))
+        assert wal.path == str(in_directory / "from-environment" / key_directory("mine"))
     with Walrus(in_directory / "explicit") as wal:
         assert wal.path == str(in_directory / "explicit")
     with Walrus(in_directory / "explicit", key="mine") as wal:
@@ -141,7 +143,7 @@ def test_the_environment_names_directory_and_namespace(in_directory, monkeypatch
     monkeypatch.setenv("WALRUS_DATA_DIR", "")
     monkeypatch.setenv("WALRUS_INSTANCE_KEY", "")
     with Walrus() as wal:
-        assert wal.path == "wal_files"
+        assert wal.path == str(in_directory / "wal_files")
 
 
 def test_the_environment_is_read_at_each_construction(in_directory, monkeypatch):
@@ -152,7 +154,7 @@ def test_the_environment_is_read_at_each_construction(in_directory, monkeypatch)
         monkeypatch.setenv("WALRUS_DATA_DIR", "changed-meanwhile")
         paths.append(wal.path)
         wal.close()
-    assert paths == ["one", "two"]
+    assert paths == [str(in_directory / "one"), str(in_directory / "two")]
 
 
 @pytest.mark.parametrize("kind", ["fd", "mmap"])
@@ -375,3 +377,62 @@ def test_a_backend_object_serves_one_log_after_another(tmp_path):
     for number in range(3):
         with Walrus(tmp_path, backend=backend, **SMALL) as wal:
             assert wal.append_for_topic("t", b"a") == number
+
+
+@pytest.mark.parametrize("kind", [None, "each ", "sync_each", "ms", 200])
+def test_a_schedule_of_no_kind_is_refused(kind):
+    """It would be one that never syncs."""
+    with pytest.raises(ConfigError, match="its kind is one of"):
+        FsyncSchedule(kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "interval_ms"),
+    [
+        ("interval", 0),
+        ("interval", -5),
+        ("interval", "20"),
+        ("interval", 86_400_001),
+        ("each", 5),
+        ("never", 1),
+    ],
+)
+def test_an_interval_that_is_none_is_refused(kind, interval_ms):
+    with pytest.raises(ConfigError, match="fsync_ms"):
+        FsyncSchedule(kind, interval_ms)
+
+
+@pytest.mark.parametrize("persist_every", [0, -3, 1.5, "3", True, None])
+def test_a_consistency_that_is_none_is_refused(persist_every):
+    with pytest.raises(ConfigError, match="persist_every"):
+        ReadConsistency(persist_every)
+
+
+@pytest.mark.parametrize("path", [5, b"log", None])
+def test_a_path_that_is_none_is_refused(path):
+    with pytest.raises(ConfigError, match="data_dir"):
+        Options(path=path)
+
+
+def test_a_path_with_a_parent_in_it_means_what_the_system_says(tmp_path, monkeypatch):
+    (tmp_path / "far" / "inner").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "inner")
+    monkeypatch.chdir(tmp_path)
+    path = Options(path=os.path.join("link", "..", "log")).path
+    assert os.path.isabs(path)
+    if os.name != "nt":
+        assert os.path.realpath(path) == str(tmp_path / "far" / "log")
+
+
+def test_a_directory_that_is_gone_has_no_relative_path(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    try:
+        (tmp_path / "gone").rmdir()
+    except OSError:
+        pytest.skip("this system keeps the current directory")
+    try:
+        with pytest.raises(StorageError, match="current directory"):
+            Options(path="log")
+    finally:
+        monkeypatch.undo()

@@ -110,11 +110,24 @@ def test_a_batch_that_does_not_fit_takes_nothing(open_log):
     assert open_log().next_offset("t") == 11
 
 
+def count_refused(calls):
+    count = 0
+    for call in calls:
+        try:
+            call()
+        except DiskFullError:
+            count += 1
+    return count
+
+
 def test_new_topics_and_cursors_on_a_full_disk(open_log):
     wal = open_log(fsync_schedule=NEVER, consistency=LOOSE)
     wal.append_for_topic("t", b"first")
     wal.read_next("t")
     wal.sync()
+    others = [f"u-{number}" for number in range(10)]
+    for other in others:
+        wal.append_for_topic(other, b"one")
     payloads = [b"first", *fill(wal, "t")]
     known = wal.topics()
     for number in range(40):
@@ -122,16 +135,12 @@ def test_new_topics_and_cursors_on_a_full_disk(open_log):
             wal.append_for_topic(f"new-{number}", bytes(30_000))
         except DiskFullError:
             assert f"new-{number}" not in wal.topics()
-    refused = 0
-    for number in range(40):
-        wal.read_next("t", cursor=f"cursor-{number}")
+    new_cursors = [lambda number=number: wal.read_next("t", cursor=f"c-{number}") for number in range(40)]
+    assert count_refused(new_cursors), "forty cursors cannot all have had a place"
     wal.read_next("t")
-    for call in (wal.sync, wal.close):
-        try:
-            call()
-        except DiskFullError:
-            refused += 1
-    assert refused, "forty cursors cannot all have had a place"
+    for other in others:
+        assert wal.read_next(other).data == b"one"
+    assert count_refused([wal.sync, wal.close]), "nor forty more"
     wal.close()
     wal = open_log()
     assert wal.topics() == known

@@ -344,3 +344,30 @@ def test_silent_by_default_and_quiet_on_request(store, caplog, capfd, monkeypatc
     wal.close()
     assert caplog.text == ""
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("kind", ["fd", "mmap"])
+def test_a_log_stays_where_it_was_opened(tmp_path, monkeypatch, file_kind, kind):
+    """Whatever becomes the current directory, with whichever other log in it."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    options = {"fsync_schedule": EACH, "block_size": 16384, "blocks_per_segment": 2}
+    backend = file_kind(kind)
+
+    def fill(wal, count):
+        for number in range(count):
+            wal.append_for_topic("t", b"%d" % number * 5000)
+
+    monkeypatch.chdir(tmp_path / "two")
+    with Walrus("log", backend=backend(), **options) as other:
+        fill(other, 6)
+    monkeypatch.chdir(tmp_path / "one")
+    wal = Walrus("log", backend=backend(), open_files_max=8, **options)
+    fill(wal, 2)
+    monkeypatch.chdir(tmp_path / "two")
+    fill(wal, 80)
+    wal.close()
+    for name, count in (("one", 82), ("two", 6)):
+        with Walrus(tmp_path / name / "log", backend=backend(), **options) as again:
+            assert again.next_offset("t") == len(contents(again, "t")) == count
+            assert again.recovery_report.foreign_files == () and again.recovery_report.damages == ()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 
 import pytest
-from helpers import NEVER, WHOLE_BLOCK
+from helpers import NEVER, WHOLE_BLOCK, with_faults
 
-from walrus_core import CorruptionError, ReadConsistency
+from walrus_core import CorruptionError, FsyncSchedule, ReadConsistency
 from walrus_core import format as fmt
 from walrus_core.cursorfile import CursorFile
-from walrus_core.errors import OffsetOutOfRangeError
+from walrus_core.errors import DiskFullError, OffsetOutOfRangeError
 
+GROWTHS_MAX = 3
+"""How often cursors.db may double meanwhile, each time with two syncs."""
 NOW_AND_THEN = {"fsync_schedule": NEVER, "consistency": ReadConsistency.at_least_once(100)}
 
 
@@ -169,3 +172,48 @@ def test_an_interrupted_seek_of_a_cursor_whose_position_is_lost_leaves_none_in_i
     wal.close()
     with memory_store.open() as again:
         assert again.cursor_offset("t") == 20
+
+
+def test_a_named_cursor_is_there_after_a_crash_from_its_first_move_on(memory_store):
+    """Else it would hold back no reclaim, and go on behind entries that it never read."""
+    options = {"fsync_schedule": FsyncSchedule.sync_each(), "consistency": ReadConsistency.at_least_once(100)}
+    wal = memory_store.open(**options)
+    for number in range(12):
+        wal.append_for_topic("t", bytes([number]) * WHOLE_BLOCK)
+    assert [wal.read_next("t", cursor="slow").offset for _ in range(3)] == [0, 1, 2]
+    killed = memory_store.killed()
+    wal = killed.open(**options)
+    assert wal.cursor_offset("t", "slow") == 1
+    assert len(wal.batch_read_for_topic("t", 1 << 30)) == 12
+    wal.sync()
+    assert wal.oldest_offset("t") <= 1
+    assert wal.read_next("t", cursor="slow").offset == 1
+
+
+def test_a_first_move_that_was_not_made_durable_is_made_so_by_the_next(memory_store):
+    wal, backend = with_faults(memory_store, **NOW_AND_THEN)
+    wal.batch_append_for_topic("t", [b"%d" % number for number in range(5)])
+    wal.sync()
+    backend.fail("write", number=errno.ENOSPC, skip=1, times=1)  # of the state, behind the identity
+    with pytest.raises(DiskFullError):
+        wal.read_next("t", cursor="new")
+    assert wal.cursor_offset("t", "new") == 0
+    assert wal.read_next("t", cursor="new").offset == 0
+    assert memory_store.killed().open().cursor_offset("t", "new") == 1
+
+
+def test_many_new_cursors_are_persisted_with_two_syncs(memory_store):
+    """One for what their pages are, one for where they stand."""
+    wal, backend = with_faults(memory_store, **NOW_AND_THEN)
+    for number in range(100):
+        wal.append_for_topic(f"t{number}", b"x")
+        wal.read_next(f"t{number}")
+    wal.sync()
+    for number in range(100):
+        wal.append_for_topic(f"u{number}", b"x")
+        wal.read_next(f"u{number}")
+    wal._engine.syncer.sync()
+    before = backend.calls["sync"]
+    assert wal._engine.persist_cursors() is None
+    assert backend.calls["sync"] - before <= 2 + 2 * GROWTHS_MAX
+    assert memory_store.killed().open().cursor_offset("u99") == 1

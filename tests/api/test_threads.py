@@ -318,3 +318,30 @@ def test_a_background_thread_that_could_not_be_started_is_started_later(
     assert wal.next_offset("t") == (20 if isinstance(how, RuntimeError) else 17)
     warned = [message for message in caplog.messages if "background thread" in message]
     assert len(warned) == isinstance(how, RuntimeError)
+
+
+def test_a_length_is_never_below_zero_beside_a_consumer(memory_store, monkeypatch):
+    """Whatever is appended and given back between the two looks."""
+    wal = memory_store.open(fsync_schedule=NEVER)
+    handle = wal.topic("t")
+    wal.append_for_topic("t", b"0" * WHOLE_BLOCK)
+    next_offset, oldest_offset = wal.next_offset, wal.oldest_offset
+
+    def turn_over():
+        for _ in range(4):
+            wal.append_for_topic("t", b"1" * WHOLE_BLOCK)
+        wal.batch_read_for_topic("t", 1 << 30)
+        wal.sync()
+
+    def then(look):
+        def looked(topic):
+            found = look(topic)
+            monkeypatch.undo()
+            turn_over()
+            return found
+
+        return looked
+
+    for name, look in (("next_offset", next_offset), ("oldest_offset", oldest_offset)):
+        monkeypatch.setattr(type(wal), name, lambda _wal, topic, look=look: then(look)(topic))
+        assert len(handle) >= 0

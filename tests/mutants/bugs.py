@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import log_bugs, plugin_bugs, read_bugs
+from . import life_bugs, log_bugs, plugin_bugs, read_bugs
 
-BUGS = [*log_bugs.BUGS, *read_bugs.BUGS, *plugin_bugs.BUGS]
+BUGS = [*log_bugs.BUGS, *life_bugs.BUGS, *read_bugs.BUGS, *plugin_bugs.BUGS]
 BY_NAME = {bug.name: bug for bug in BUGS}

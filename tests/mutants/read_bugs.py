@@ -1,4 +1,4 @@
-"""Seeded bugs of the rooms that find out what is true: recovery, readers, cursors, frames, files, lock."""
+"""Seeded bugs of the rooms that find out what is true: recovery, readers, cursors, frames, files."""
 
 from __future__ import annotations
 
@@ -194,6 +194,30 @@ BUGS = [
         "a header page of another slot moves a block",
         (f"{FILES}::test_swapped_blocks_are_noticed",),
     ),
+    Bug(
+        "torn copy of a block header stays",
+        "walrus_core/recovery.py",
+        "            block.segment.write_header(block.header)\n",
+        "            pass\n",
+        "what a power cut tore counts as damage for good, and one more bad sector costs a block",
+        (f"{FILES}::test_a_block_header_that_a_power_cut_tore_is_whole_after_the_next_open",),
+    ),
+    Bug(
+        "torn copy of the header of cursors.db stays",
+        "walrus_core/recovery.py",
+        "        cursors.file.write(0, pages.encode_cursors_header(cursors.log_id))\n",
+        "        pass\n",
+        "the same, and one more bad sector costs the log",
+        (f"{FILES}::test_a_header_of_cursors_db_that_a_power_cut_tore_is_whole_after_the_next_open",),
+    ),
+    Bug(
+        "cursors.db of another log",
+        "walrus_core/recovery.py",
+        "    if names and not inventory.segments:\n",
+        "    if False:\n",
+        "a new log begins beside the old one, whose entries nobody sees any more",
+        (f"{CURSORS}::test_a_cursor_file_of_another_log_is_refused_before_a_new_log_begins_beside_the_old",),
+    ),
     # --- cursors ----------------------------------------------------------------------------------
     Bug(
         "cursor saved before its data",
@@ -219,6 +243,55 @@ BUGS = [
         "",
         "a crash leaves a position that belongs to nobody, and the log is refused",
         (POWER,),
+    ),
+    Bug(
+        "saved beside a seek",
+        "walrus_core/cursor.py",
+        "            if not cursor.differs(offset):  # as after a seek meanwhile\n"
+        "                cursor.note_saved(offset)\n",
+        "            cursor.note_saved(offset)\n",
+        "blocks that a cursor was just set back to are given back",
+        ("tests/api/test_persisted_cursors.py",),
+    ),
+    Bug(
+        "a cursor at a busy end is left out",
+        "walrus_core/cursor.py",
+        "offset = min(cursor.offset, topic.durable_offset)",
+        "offset = cursor.offset if cursor.offset <= topic.durable_offset else cursor.saved_offset",
+        "sync persists no position of a reader that is ahead of what is durable",
+        ("tests/api/test_persisted_cursors.py",),
+    ),
+    Bug(
+        "a checkpoint ahead of its cursor stays",
+        "walrus_core/cursor.py",
+        "return self.page.state.offset != offset",
+        "return self.page.state.offset < offset",
+        "after an interrupted read entries that were not handed out are passed by the next open",
+        ("tests/api/test_persisted_cursors.py",),
+    ),
+    Bug(
+        "a new cursor is not there after a crash",
+        "walrus_core/cursor.py",
+        " or not self.is_there:",
+        ":",
+        "after a crash a named cursor holds back no reclaim, and goes on behind entries that it never read",
+        ("tests/api/test_persisted_cursors.py", POWER),
+    ),
+    Bug(
+        "a page that may not be durable is taken for one",
+        "walrus_core/cursor.py",
+        "self.is_there = page is not None or name == DEFAULT_CURSOR",
+        "self.is_there = True",
+        "the same",
+        ("tests/api/test_persisted_cursors.py",),
+    ),
+    Bug(
+        "one sync for each new page",
+        "walrus_core/cursor.py",
+        "            # Once, for all of them.\n            cursors.sync()\n",
+        "            pass\n",
+        "a close takes as many syncs as there are cursors",
+        ("tests/api/test_persisted_cursors.py",),
     ),
     # --- reading ----------------------------------------------------------------------------------
     Bug(
@@ -323,98 +396,5 @@ BUGS = [
         "        raise",
         "each attempt on a full disk leaves a file",
         ("tests/defects/test_w24_w29.py::test_w24_a_failed_creation_leaves_no_lock_behind",),
-    ),
-    # --- who may write ------------------------------------------------------------------------------
-    Bug(
-        "lockf instead of flock",
-        "walrus_core/lock.py",
-        "    fcntl.flock(descriptor, (fcntl.LOCK_SH if",
-        "    fcntl.lockf(descriptor, (fcntl.LOCK_SH if",
-        "the lock goes when any descriptor of the file is closed, and a reader cannot be told from a writer",
-        ("tests/unit/test_lock.py::test_the_lock_outlives_another_descriptor_of_its_file",),
-    ),
-    Bug(
-        "two logs in one process",
-        "walrus_core/lock.py",
-        "        if holder is not self._token:\n",
-        "        if False:\n",
-        "a second log of the process on a directory in memory is let in",
-        ("tests/defects/test_w19_w23.py::test_w23_a_second_log_on_the_directory_is_refused_in_one_process",),
-    ),
-    Bug(
-        "directory given up beside the background thread",
-        "walrus_core/engine.py",
-        "        errors = self._flusher.end()\n",
-        "        errors: list[BaseException] = []\n",
-        "after an interrupted close the thread removes a segment that the next log has leased blocks in",
-        (f"{GIVING_UP}::test_an_interrupted_close_waits_for_what_the_background_thread_is_at",),
-    ),
-    Bug(
-        "directory of a dropped log given up at once",
-        "walrus_core/flusher.py",
-        "    while last and working.acquire(blocking=False):\n        try:\n            while last:\n"
-        "                last.pop()()\n        finally:\n            working.release()\n",
-        "    while last:\n        last.pop()()\n",
-        "the same after a log that nobody closed",
-        (f"{GIVING_UP}::test_a_log_dropped_at_work_keeps_its_directory_until_the_thread_is_done",),
-    ),
-    Bug(
-        "log used in a forked child",
-        "walrus_core/engine.py",
-        "            self.gate.leave(FORKED)\n",
-        "",
-        "parent and child write to the same blocks",
-        (
-            "tests/api/test_lifecycle.py::test_a_forked_child_gets_an_error_from_every_method_and_does_no_harm",
-        ),
-    ),
-    Bug(
-        "failed open keeps the lock",
-        "walrus_core/engine.py",
-        "            self._open()\n        except BaseException:\n            self._release([])\n            raise",
-        "            self._open()\n        except BaseException:\n            raise",
-        "after an open that failed nobody gets in",
-        ("tests/api/test_lifecycle.py::test_a_failed_open_leaves_nothing_open",),
-    ),
-    Bug(
-        "saved beside a seek",
-        "walrus_core/engine.py",
-        "                if not cursor.differs(offset):  # as after a seek meanwhile\n"
-        "                    cursor.saved_offset = offset\n",
-        "                cursor.saved_offset = offset\n",
-        "blocks that a cursor was just set back to are given back",
-        ("tests/api/test_persisted_cursors.py",),
-    ),
-    Bug(
-        "a cursor at a busy end is left out",
-        "walrus_core/engine.py",
-        "offset = min(cursor.offset, topic.durable_offset)",
-        "offset = cursor.offset if cursor.offset <= topic.durable_offset else cursor.saved_offset",
-        "sync persists no position of a reader that is ahead of what is durable",
-        ("tests/api/test_persisted_cursors.py",),
-    ),
-    Bug(
-        "a checkpoint ahead of its cursor stays",
-        "walrus_core/cursor.py",
-        "return self.page.state.offset != offset",
-        "return self.page.state.offset < offset",
-        "after an interrupted read entries that were not handed out are passed by the next open",
-        ("tests/api/test_persisted_cursors.py",),
-    ),
-    Bug(
-        "torn copy of a block header stays",
-        "walrus_core/recovery.py",
-        "            block.segment.write_header(block.header)\n",
-        "            pass\n",
-        "what a power cut tore counts as damage for good, and one more bad sector costs a block",
-        (f"{FILES}::test_a_block_header_that_a_power_cut_tore_is_whole_after_the_next_open",),
-    ),
-    Bug(
-        "torn copy of the header of cursors.db stays",
-        "walrus_core/recovery.py",
-        "        cursors.file.write(0, pages.encode_cursors_header(cursors.log_id))\n",
-        "        pass\n",
-        "the same, and one more bad sector costs the log",
-        (f"{FILES}::test_a_header_of_cursors_db_that_a_power_cut_tore_is_whole_after_the_next_open",),
     ),
 ]

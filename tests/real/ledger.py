@@ -132,6 +132,7 @@ class Ledger:
             end = len(model.entries)
             assert cursor.allows(int(at), int(oldest), end), f"{model.name}: cursor {name} came back at {at}"
             cursor.is_kept = cursor.is_kept and cursor.is_saved
+            cursor.may_be_saved = cursor.may_be_saved or bool(cursor.in_doubt)
             cursor.pinned(int(at))
             cursor.in_doubt.clear()
 

@@ -36,6 +36,9 @@ class CursorModel:
         self.is_saved = is_kept
         """It is there after a crash; one that was never made durable begins at the oldest entry again."""
 
+        self.may_be_saved = is_kept
+        """A call that a crash ended may have made it be there."""
+
     def copy(self) -> CursorModel:
         """Return a model that knows the same, to be compared with one of several ends."""
         other = CursorModel(self.position, self.is_kept)
@@ -50,10 +53,14 @@ class CursorModel:
 
     def moved(self, position: int, persist_every: int) -> None:
         """A consuming read returned."""
-        self.is_kept = self.is_kept or position > self.position
+        has_moved = position > self.position
+        self.is_kept = self.is_kept or has_moved
         self.position = position
-        if position - persist_every + 1 > self.floor:
-            self.floor = position - persist_every + 1
+        self.floor = max(self.floor, position - persist_every + 1)
+        if has_moved and not self.is_saved:
+            # Its first move is durable, so that it holds back reclaim after a crash as well.
+            if not self.may_be_saved:
+                self.floor = position
             self.is_saved = True
 
     def pinned(self, position: int) -> None:
@@ -96,8 +103,12 @@ class TopicModel:
     def facts(self) -> tuple[object, ...]:
         """Return all that is known, but for the entries and where their batches end: these only grow."""
         cursors = tuple(
-            (name, c.position, c.floor, c.is_kept, c.may_be_kept, c.is_saved, *sorted(c.in_doubt))
-            for name, c in sorted(self.cursors.items())
+            (
+                name,
+                *(value for key, value in sorted(vars(cursor).items()) if key != "in_doubt"),
+                *sorted(cursor.in_doubt),
+            )
+            for name, cursor in sorted(self.cursors.items())
         )
         marks = tuple(sorted(-1 if mark is None else mark for mark in self.clean_at))
         doubts = tuple((start, len(batch)) for start, batch in self.in_doubt)
@@ -172,6 +183,7 @@ class TopicModel:
                 f"or {sorted(cursor.in_doubt)}, end {found}"
             )
             cursor.is_kept = cursor.is_kept and cursor.is_saved
+            cursor.may_be_saved = cursor.may_be_saved or bool(cursor.in_doubt)
             cursor.pinned(position)
             cursor.in_doubt.clear()
         self._check_clean(wal, found)

@@ -240,7 +240,7 @@ class FdBackend:
         ours = [file for file in files if isinstance(file, FdSegmentFile)]
         try:
             if len(ours) == len(files) >= self._ring_use.syncs_from:
-                self._sync_by_ring(ours, outcome)
+                _sync_by_ring(self._uring, ours, outcome)
             for file, result in zip(files, outcome or [None] * len(files), strict=True):
                 try:
                     if result is None:
@@ -257,16 +257,6 @@ class FdBackend:
             raise
         if failures:
             raise failures[0]
-
-    def _sync_by_ring(self, files: Sequence[FdSegmentFile], outcome: list[Optional[int]]) -> None:
-        try:
-            self._uring.run(lambda ring: [ring.sync(file.fileno()) for file in files], outcome)
-        except BaseException as interrupt:
-            # It may have come while an error of the import of the binding, or of a busy queue, was handled.
-            # Those are no failures of a sync, and whoever looks along with what ended the call for one would
-            # think so: failures of syncs are in the outcome.
-            interrupt.__context__ = None
-            raise
 
     # --- end ------------------------------------------------------------------------------
 
@@ -292,3 +282,15 @@ class FdBackend:
             "reserve": "posix_fallocate" if space.HAS_FALLOCATE else "zeros",
             "discard": "fallocate" if space.CAN_PUNCH else "none",
         }
+
+
+def _sync_by_ring(uring: Uring, files: Sequence[FdSegmentFile], outcome: list[Optional[int]]) -> None:
+    """Sync files side by side, where there is a ring; ``outcome`` has the results, whatever ends it."""
+    try:
+        uring.run(lambda ring: [ring.sync(file.fileno()) for file in files], outcome)
+    except BaseException as interrupt:
+        # It may have come while an error of the import of the binding, or of a busy queue, was handled.
+        # Those are no failures of a sync, and whoever looks along with what ended the call for one would
+        # think so: failures of syncs are in the outcome.
+        interrupt.__context__ = None
+        raise
