@@ -149,11 +149,8 @@ def persist_moved(
     Returns: the first error of a cursor for whose page there was no space; the others are durable.
     Raises: SyncFailedError, StorageError, PoisonedError: the old positions hold in memory.
     """
-    made, _failures = _for_moved(topics, cursors_of, lambda cursor, _offset: cursor.make_page())
-    for cursor, _offset in made:
-        if cursor.make_page().settled_at > cursors.file.synced:
-            # Once, for all of them.
-            cursors.sync()
+    # All pages before all states: the first state syncs, so that every page is settled.
+    _for_moved(topics, cursors_of, lambda cursor, _offset: cursor.make_page())
     moved, failures = _for_moved(topics, cursors_of, Cursor.write_state)
     if cursors.file.is_dirty:
         cursors.sync()

@@ -233,7 +233,7 @@ BUGS = [
         "log used in a forked child",
         "walrus_core/engine.py",
         "            self.gate.leave(FORKED)\n",
-        "",
+        "            pass\n",
         "parent and child write to the same blocks",
         (
             "tests/api/test_lifecycle.py::test_a_forked_child_gets_an_error_from_every_method_and_does_no_harm",

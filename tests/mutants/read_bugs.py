@@ -288,8 +288,8 @@ BUGS = [
     Bug(
         "one sync for each new page",
         "walrus_core/cursor.py",
-        "            # Once, for all of them.\n            cursors.sync()\n",
-        "            pass\n",
+        "    _for_moved(topics, cursors_of, lambda cursor, _offset: cursor.make_page())\n",
+        "",
         "a close takes as many syncs as there are cursors",
         ("tests/api/test_persisted_cursors.py",),
     ),
