@@ -128,24 +128,19 @@ cdef class Loops:
 
     cdef object _gate
     cdef readonly dict loops
-    cdef public object running_loop
 
     def __init__(self, gate):
         self._gate = gate
         self.loops = {}
 
     @cython.binding(False)
-    def until(self, topic, uint64_t offset):
-        """Return a future of the running loop that is done when the entry at ``offset`` is durable.
+    def until(self, loop, topic, uint64_t offset):
+        """Return a future of the loop, which runs here, that is done when the entry at ``offset`` is durable.
 
-        It raises what says why that will never be known. Raises: RuntimeError: no loop runs here.
+        It raises what says why that will never be known.
         """
         cdef PyObject* found
         cdef Waiters waiters
-        if self.running_loop is None:
-            from asyncio import get_running_loop
-            self.running_loop = get_running_loop
-        loop = self.running_loop()
         future = loop.create_future()
         found = PyDict_GetItemWithError(self.loops, loop)
         if found != NULL:

@@ -7,7 +7,6 @@ belong to the frame code in use; see ``hot.py``. Not here: when a loop is told (
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Optional, Protocol
 
 from walrus_core import hot
@@ -104,19 +103,12 @@ class PureLoops:
         self._gate = gate
         self.loops: dict[asyncio.AbstractEventLoop, Waiters] = {}
         """Those that wait."""
-        self.running_loop: Optional[Callable[[], asyncio.AbstractEventLoop]] = None
-        """``asyncio.get_running_loop``, once a loop has come by."""
 
-    def until(self, topic: Durable, offset: int) -> asyncio.Future[None]:
-        """Return a future of the running loop that is done when the entry at ``offset`` is durable.
+    def until(self, loop: asyncio.AbstractEventLoop, topic: Durable, offset: int) -> asyncio.Future[None]:
+        """Return a future of the loop, which runs here, that is done when the entry at ``offset`` is durable.
 
-        It raises what says why that will never be known. Raises: RuntimeError: no loop runs here.
+        It raises what says why that will never be known.
         """
-        if self.running_loop is None:
-            from asyncio import get_running_loop
-
-            self.running_loop = get_running_loop
-        loop = self.running_loop()
         future = loop.create_future()
         # No lock: what a loop waits for is touched by its own thread only.
         waiters = self.loops.get(loop)

@@ -21,8 +21,19 @@ from walrus_core.reading import TopicReads
 from walrus_core.topic import Topic
 
 if TYPE_CHECKING:
+    import asyncio
+
     from walrus_core.builder import WalrusBuilder
     from walrus_core.handle import TopicHandle
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    """Return the running loop; after the first call by ``asyncio`` itself, which is slow to import."""
+    global _running_loop
+    from asyncio import get_running_loop
+
+    _running_loop = get_running_loop
+    return get_running_loop()
 
 
 class Walrus(TopicReads):
@@ -184,13 +195,16 @@ class Walrus(TopicReads):
         appended its entry all the same; ``append_nowait`` says what that survives.
 
         Raises: as ``append_nowait``; SyncFailedError: the entry is in doubt, the log is poisoned.
+        RuntimeError: no ``asyncio`` loop runs here; nothing changed.
         """
+        # First: where none runs nothing is appended.
+        loop = _running_loop()
         offset = self.append_nowait(topic, data)
         found = self._topics[topic]
         if found.durable_offset <= offset:
             if not self._waits:  # else it was done by now
                 self._engine.request_sync()
-            await self._until(found, offset)
+            await self._until(loop, found, offset)
         return offset
 
     def wait_durable(self, topic: str, offset: int) -> None:

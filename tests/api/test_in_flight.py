@@ -278,3 +278,11 @@ def test_topics_that_rest_are_synced_no_more(memory_store):
     assert len(wal._engine.syncer._dirty) == 1
     wal.append_for_topic("a", b"again")
     assert wal.durable_offset("a") == 4
+
+
+def test_awaiting_without_a_loop_of_asyncio_appends_nothing(memory_store):
+    """Such as under another framework: who tries again must not append twice."""
+    wal = memory_store.open(fsync_schedule=EACH)
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        wal.append_async("t", b"x").send(None)
+    assert wal.topics() == []

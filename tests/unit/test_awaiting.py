@@ -81,16 +81,14 @@ def failures():
 
 
 @pytest.fixture
-def waits(failures, loop):
+def waits(failures):
     gate = SimpleNamespace(failure=None, blocks_writes=False)
-    made = awaiting.Awaiting(gate, lambda: failures[0] if failures else None)
-    made.running_loop = lambda: loop
-    return made
+    return awaiting.Awaiting(gate, lambda: failures[0] if failures else None)
 
 
 def test_a_loop_is_asked_once_until_it_has_looked(waits, loop):
     topic = Topic()
-    first, second = waits.until(topic, 0), waits.until(topic, 1)
+    first, second = waits.until(loop, topic, 0), waits.until(loop, topic, 1)
     topic.durable_offset = 1
     waits.tell()
     waits.tell()
@@ -105,7 +103,7 @@ def test_a_loop_is_asked_once_until_it_has_looked(waits, loop):
 
 @pytest.mark.parametrize("how", ["before", "before it has looked", "while it is asked"])
 def test_a_loop_that_was_closed_is_forgotten(waits, loop, how):
-    waits.until(Topic(), 0)
+    waits.until(loop, Topic(), 0)
     if how == "before it has looked":
         waits.tell()
     if how == "while it is asked":
@@ -121,7 +119,7 @@ def test_an_interrupt_while_futures_are_settled_forgets_none(waits, loop, failur
     """The loop is asked again by itself: no other sync may come."""
     topic = Topic()
     loop.struck = [1]
-    made = [waits.until(topic, offset) for offset in range(3)]
+    made = [waits.until(loop, topic, offset) for offset in range(3)]
     if fails:
         failures.append(ZeroDivisionError("no more"))
     else:
@@ -137,7 +135,7 @@ def test_an_interrupt_while_futures_are_settled_forgets_none(waits, loop, failur
 
 
 def test_an_interrupt_before_a_loop_has_looked_keeps_it_asked(waits, loop, monkeypatch):
-    future = waits.until(topic := Topic(), 0)
+    future = waits.until(loop, topic := Topic(), 0)
     topic.durable_offset = 1
     settle, struck = awaiting.Awaiting._settle_now, []
 
@@ -156,7 +154,7 @@ def test_an_interrupt_before_a_loop_has_looked_keeps_it_asked(waits, loop, monke
 
 
 def test_a_loop_that_was_forgotten_before_it_looked_settles_nothing(waits, loop):
-    future = waits.until(Topic(), 0)
+    future = waits.until(loop, Topic(), 0)
     waits.tell()
     loop.is_ended = True
     waits.loops[loop].is_asked = False
@@ -167,8 +165,8 @@ def test_a_loop_that_was_forgotten_before_it_looked_settles_nothing(waits, loop)
 
 def test_who_has_given_up_is_passed_over_by_success_and_failure(waits, loop, failures):
     topics = [Topic() for _ in range(2)]
-    gone, there = waits.until(topics[0], 0), waits.until(topics[0], 1)
-    lost, failed = waits.until(topics[1], 0), waits.until(topics[1], 1)
+    gone, there = waits.until(loop, topics[0], 0), waits.until(loop, topics[0], 1)
+    lost, failed = waits.until(loop, topics[1], 0), waits.until(loop, topics[1], 1)
     gone.cancel()
     lost.cancel()
     topics[0].durable_offset = 2
