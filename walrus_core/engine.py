@@ -48,7 +48,7 @@ class Engine:
         """
         self.options = options
         self._waits = options.fsync_schedule.kind == "each"
-        quiet = "WALRUS_QUIET" in os.environ
+        quiet = os.environ.get("WALRUS_QUIET", "") not in ("", "0")
         self.events = Events(observers_of(options), quiet)
         self.express = Express()
         # Where every append waits for its sync, only those in flight may go past the lock.
