@@ -29,9 +29,9 @@ def hooks_of(observer: object) -> Any:
 
     if isinstance(observer, type):
         # Its methods would fail at every event, for want of an object.
-        raise TypeError("it is a class, not an object of it")
+        raise TypeError("the observer is a class, not an object of it")
     if observer is None:
-        raise TypeError("it is None")
+        raise TypeError("the observer is None")
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     manager.register(observer, name=_name(observer))
