@@ -211,6 +211,19 @@ def test_a_closed_log_has_no_topics(open_log, registry):
     assert registry.get_sample_value("walrus_topics", {"log": "two"}) is None
 
 
+def test_a_log_that_is_given_twice_is_shown_once(open_log, registry):
+    """A sample that stands twice in an answer makes Prometheus refuse all of it."""
+    wal = open_log()
+    wal.append_for_topic("t", b"entry")
+    collector = TopicCollector(wal, wal)
+    collector.add(wal)
+    registry.register(collector)
+    shown = [line for line in generate_latest(registry).decode().splitlines() if "walrus_topics{" in line]
+    assert shown == ['walrus_topics{log="log"} 1.0']
+    collector.remove(wal)
+    assert value(registry, "topics") is None
+
+
 def test_topics_that_nobody_can_count(open_log, registry):
     wal = open_log()
     for number in range(5):
@@ -287,3 +300,15 @@ def test_the_readme_names_every_metric(open_log, registry):
             else family.name
         )
         assert f"{name}_total`" in readme or f"{name}`" in readme, family.name
+
+
+def test_the_examples_of_the_readme_give_a_log_one_label(tmp_path, monkeypatch, capsys):
+    from pathlib import Path
+
+    monkeypatch.chdir(tmp_path)
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+    (_, example) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    exec(compile(example, "README.md", "exec"), {})
+    shown = capsys.readouterr().out
+    assert {"walrus_topics", "walrus_synced_files_total"} <= set(re.findall(r"^(\w+){", shown, re.MULTILINE))
+    assert set(re.findall(r'log="([^"]*)"', shown)) == {"data"}
