@@ -9,21 +9,21 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from walrus_core.config import FsyncSchedule, Options, ReadConsistency, shown
 from walrus_core.errors import ConfigError
 from walrus_core.paths import CONFIG_NAME, default_data_dir, key_directory
-from walrus_core.plugins import choose_backend_name
+from walrus_core.plugins import BackendOptions, choose_backend_name
 
 if TYPE_CHECKING:
     from walrus_core.walrus import Walrus
 
 CONFIG_BYTES_MAX = 1024 * 1024
 _FILE_KEYS: Mapping[str, str] = {
-    "backend": "backend",
-    "backend_options": "backend_options",
+    "backend": "backend_from_file",
+    "backend_options": "options_from_file",
     "blocked_plugins": "blocked_plugins",
     "consistency": "consistency",
     "persist_every": "persist_every",
@@ -80,8 +80,12 @@ class WalrusBuilder:
         return self
 
     def backend(self, backend: Union[str, Any], **options: Any) -> WalrusBuilder:
-        """Choose the backend by name ("fd", "mmap", "memory", ...) with its options, or give an object."""
+        """Choose the backend by name ("fd", "mmap", "memory", ...) with its options, or give an object.
+
+        Options that were set before are for the backend that was chosen before, and are forgotten.
+        """
         self._set["backend"] = backend
+        self._set.pop("backend_options", None)
         if options:
             self._set["backend_options"] = options
         return self
@@ -128,14 +132,17 @@ class WalrusBuilder:
         return self.set(config_file=os.fspath(path))
 
     def set(self, **options: Any) -> WalrusBuilder:
-        """Set several options by name; None leaves an option unset. Raises: ConfigError: unknown name."""
+        """Set several options by name; None leaves an option unset.
+
+        Raises: ConfigError: unknown name, or observers that are no list.
+        """
         for name, value in options.items():
             if name not in _SETTABLE:
                 raise ConfigError(
                     option=name, reason=f"is no option; known are {', '.join(sorted(_SETTABLE))}"
                 )
             if value is not None:
-                self._set[name] = value
+                self._set[name] = _listed(value) if name == "observers" else value
         return self
 
     def options(self) -> Options:
@@ -143,21 +150,10 @@ class WalrusBuilder:
         base = self._data_dir if self._data_dir is not None else default_data_dir()
         values = self._from_file(base)
         values.update({name: value for name, value in self._set.items() if name != "config_file"})
-        configured = values.pop("backend_from_file", None)
-        backend = values.get("backend")
-        for name in (backend, configured):
-            if name == "":
-                raise ConfigError(option="backend", reason="must be a name, not ''")
-        blocked = _names("blocked_plugins", values.get("blocked_plugins", ()))
-        if backend is None or isinstance(backend, str):
-            values["backend"] = choose_backend_name(backend, configured, blocked)
-        values["blocked_plugins"] = blocked
+        blocked = values["blocked_plugins"] = _names("blocked_plugins", values.get("blocked_plugins", ()))
+        self._choose_backend(values, blocked)
         named = _names("observers", values.pop("observers_from_file", ()))
-        given = values.get("observers", ())
-        values["observers"] = (*named, *([given] if isinstance(given, str) else given))
-        options = values.setdefault("backend_options", {})
-        if not isinstance(options, Mapping):
-            raise ConfigError(option="backend_options", reason=f"must be a table, not {shown(options)}")
+        values["observers"] = (*named, *values.get("observers", ()))
         for name, field in _RENAMED.items():
             if name in values:
                 values[field] = values.pop(name)
@@ -168,6 +164,21 @@ class WalrusBuilder:
         from walrus_core.walrus import Walrus
 
         return Walrus.from_options(self.options())
+
+    def _choose_backend(self, values: dict[str, Any], blocked: tuple[str, ...]) -> None:
+        """Put the backend and its options into ``values``, in the place of what the file says of them."""
+        configured = values.pop("backend_from_file", None)
+        from_file = values.pop("options_from_file", None)
+        backend = values.get("backend")
+        if backend == "":
+            raise ConfigError(option="backend", reason="must be a name, not ''")
+        if backend is None or isinstance(backend, str):
+            backend = values["backend"] = choose_backend_name(backend, configured, blocked)
+        if "backend_options" in values:
+            values["backend_options"] = _options_of(values["backend_options"], "the builder")
+        elif from_file is not None and (configured is None or backend == configured):
+            # Those of another backend than the one that was chosen over it mean nothing here.
+            values["backend_options"] = from_file
 
     def _directory(self, base: str) -> str:
         key = self._key
@@ -187,6 +198,28 @@ class WalrusBuilder:
         path = os.path.join(base, CONFIG_NAME)
         # Links there are not followed, as with every file of the log; a file that is named may be one.
         return read_config(path, is_ours=True) if os.path.lexists(path) else {}
+
+
+def _listed(observers: object) -> tuple[object, ...]:
+    """Return observers as they are kept: one name stands for itself."""
+    if isinstance(observers, str):
+        return (observers,)
+    if isinstance(observers, Iterable) and not isinstance(observers, (bytes, Mapping)):
+        return tuple(observers)
+    reason = f"must be a list of names and objects, not {shown(observers)}"
+    raise ConfigError(option="observers", reason=reason)
+
+
+def _options_of(options: object, given_by: str) -> BackendOptions:
+    if not isinstance(options, Mapping):
+        raise ConfigError(option="backend_options", reason=f"must be a table, not {shown(options)}")
+    return BackendOptions(options, given_by)
+
+
+def _check_name(backend: object, path: object) -> None:
+    # Anything that is not true, such as an empty list, would pass for a backend that is not named.
+    if not isinstance(backend, str) or not backend:
+        raise ConfigError(option="backend", reason=f"must be a name, not {shown(backend)} (given by {path})")
 
 
 def _names(option: str, value: object) -> tuple[str, ...]:
@@ -240,8 +273,10 @@ def read_config(path: str, is_ours: bool = False) -> dict[str, Any]:
         reason = f"unknown keys {', '.join(unknown)}; known are {', '.join(sorted(_FILE_KEYS))}"
         raise ConfigError(option=path, reason=reason)
     values = {_FILE_KEYS[key]: value for key, value in table.items()}
-    if "backend" in values:
-        values["backend_from_file"] = values.pop("backend")
+    if "backend_from_file" in values:
+        _check_name(values["backend_from_file"], path)
+    if "options_from_file" in values:
+        values["options_from_file"] = _options_of(values["options_from_file"], str(path))
     if "fsync_schedule" in values:
         values["fsync_schedule"] = FsyncSchedule.parse(values["fsync_schedule"])
     consistency = _consistency(path, values.pop("consistency", None), values.pop("persist_every", None))

@@ -48,7 +48,7 @@ class Engine:
         """
         self.options = options
         self._waits = options.fsync_schedule.kind == "each"
-        quiet = "WALRUS_QUIET" in os.environ
+        quiet = os.environ.get("WALRUS_QUIET", "") not in ("", "0")
         self.events = Events(observers_of(options), quiet)
         self.express = Express()
         # Where every append waits for its sync, only those in flight may go past the lock.
@@ -248,10 +248,11 @@ class Engine:
             # A usage error here says that the log was closed or dropped meanwhile. A failed sync
             # has poisoned the log; a full disk waits for space: the next tick tries.
             self.gate.warn("background work on %s: %s", self.options.path, error)
-        except Exception as error:
-            # A defect of ours must not end syncing in silence: no more writes are taken.
+        except BaseException as error:
+            # Neither a defect of ours nor SystemExit may end syncing in silence: no more writes are taken.
             failure = StorageError(path=self.options.path, operation="sync", errno=None, reason=repr(error))
             self.gate.poison(failure)
+            self.syncer.awaiting.tell()
         return not self.syncer.is_idle and self.options.fsync_schedule.kind != "never"
 
     def request_sync(self) -> None:

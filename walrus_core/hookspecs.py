@@ -4,7 +4,9 @@ Hooks register backends and announce rare events. Nothing on the append or read 
 through a hook: a hook call costs some thirty times a method call.
 
 Event hooks run on the thread where the event happens, outside the locks of the append path;
-they must return quickly and must not call the log. What they raise is logged and ignored.
+they must return quickly and must not call the log. What one raises is logged and ignored: the log
+goes on, and the other observers are told as well. Only KeyboardInterrupt and SystemExit go on, on the main
+thread, where a signal handler may have raised them.
 
 An observer is an object with methods under ``@hookimpl``, given to ``WalrusBuilder.observer``. A
 distribution can offer one by name: its entry point in the group ``walrus.observers`` names a

@@ -18,8 +18,8 @@ from typing import Any, Optional
 from attrs import frozen
 
 from walrus_core import hookspecs
-from walrus_core.backend import BACKEND_API, BACKEND_API_OLDEST, Backend
-from walrus_core.config import Options
+from walrus_core.backend import BACKEND_API, BACKEND_API_OLDEST, Backend, Capabilities
+from walrus_core.config import Options, shown
 from walrus_core.errors import (
     BrokenPluginError,
     ConfigError,
@@ -31,7 +31,9 @@ from walrus_core.errors import (
     UnknownBackendError,
     UnknownObserverError,
     WalrusError,
+    storage_error,
 )
+from walrus_core.events import hooks_of
 from walrus_core.memory import MemoryBackend
 
 ENTRY_POINT_GROUP = "walrus"
@@ -60,6 +62,15 @@ class InstalledPlugin:
     distribution: str
     version: str
     entry_point: EntryPoint
+
+
+class BackendOptions(dict[str, Any]):
+    """Options of a backend and who gave them, for the error of a backend that refuses them."""
+
+    def __init__(self, options: Mapping[str, Any], given_by: str) -> None:
+        """``given_by`` is the path of a configuration file, or what else a user looks for."""
+        super().__init__(options)
+        self.given_by = given_by
 
 
 def entry_points(*, group: str) -> Iterable[EntryPoint]:
@@ -128,7 +139,11 @@ def choose_backend_name(
     for default in DEFAULT_ORDER:
         if default in found:
             return default
-    raise UnknownBackendError(name=DEFAULT_ORDER[0], available=_names(found), hint="pip install walrus-fd")
+    facts = {"name": DEFAULT_ORDER[0], "available": _names(found), "hint": "pip install walrus-fd"}
+    hidden = [default for default in DEFAULT_ORDER if default in installed_plugins()]
+    if hidden:
+        raise UnknownBackendError(_blocked_message("backend", hidden, found), **facts)
+    raise UnknownBackendError(**facts)
 
 
 def load_backend(
@@ -136,23 +151,40 @@ def load_backend(
 ) -> Backend:
     """Import the plugin that registers ``name``, check it, and return a new backend object.
 
-    Raises: UnknownBackendError, DuplicateBackendError, BrokenPluginError,
-    IncompatibleBackendError, ContractError, ConfigError (options that it does not take).
+    Raises: UnknownBackendError, DuplicateBackendError, BrokenPluginError, IncompatibleBackendError,
+    ContractError, ConfigError (options that it does not take), StorageError (it met an ``OSError``).
     """
     if name == MemoryBackend.name:
         return make_backend(MemoryBackend, options, durable_writes)
-    return make_backend(backend_class(name, blocked), options, durable_writes)
+    plugin = _backend_plugin(name, blocked)
+    cls = _class_of(plugin)
+    try:
+        return make_backend(cls, options, durable_writes)
+    except WalrusError:
+        raise
+    except OSError as error:
+        what = error.filename or "its options"
+        raise storage_error(error, what, f"make the backend {name!r} with") from error
+    except Exception as error:
+        raise _broken(plugin, error) from error
 
 
 def backend_class(name: str, blocked: Iterable[str] = ()) -> type[Any]:
     """Import the plugin that registers ``name`` and return its backend class. Raises as above."""
-    plugin = _only_plugin(name, blocked, ENTRY_POINT_GROUP, UnknownBackendError, DuplicateBackendError)
+    return _class_of(_backend_plugin(name, blocked))
+
+
+def _backend_plugin(name: str, blocked: Iterable[str]) -> InstalledPlugin:
+    return _only_plugin(name, blocked, ENTRY_POINT_GROUP, UnknownBackendError, DuplicateBackendError)
+
+
+def _class_of(plugin: InstalledPlugin) -> type[Any]:
     classes = _register(plugin)
-    matching = [cls for cls in classes if getattr(cls, "name", None) == name]
+    matching = [cls for cls in classes if getattr(cls, "name", None) == plugin.name]
     if len(matching) != 1:
         names = ", ".join(repr(getattr(cls, "name", None)) for cls in classes) or "none"
-        reason = f"entry point {name!r} of {plugin.distribution} registers {names}"
-        raise ContractError(name=name, reason=reason)
+        reason = f"entry point {plugin.name!r} of {plugin.distribution} registers {names}"
+        raise ContractError(name=plugin.name, reason=reason)
     return matching[0]
 
 
@@ -169,49 +201,78 @@ def _only_plugin(
         found = _look_again(blocked, group)
     candidates = found.get(name, [])
     if not candidates:
-        raise unknown(name=name, available=_names(found), hint=_hint(name, blocked))
+        facts = {"name": name, "available": _names(found), "hint": _hint(name, blocked)}
+        if name in installed_plugins((), group):
+            kind = "observer" if group == OBSERVER_GROUP else "backend"
+            raise unknown(_blocked_message(kind, [name], found), **facts)
+        raise unknown(**facts)
     if len(candidates) > 1:
         distributions = ", ".join(sorted(plugin.distribution for plugin in candidates))
         raise duplicate(name=name, distributions=distributions)
     return candidates[0]
 
 
-def _manager() -> Any:
+def _register(plugin: InstalledPlugin) -> list[type[Any]]:
     import pluggy
 
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
-    return manager
-
-
-def _register(plugin: InstalledPlugin) -> list[type[Any]]:
-    manager = _manager()
     try:
         manager.register(plugin.entry_point.load(), name=plugin.name)
         manager.check_pending()
         answers = manager.hook.walrus_register_backends()
+        # Here too, code of the plugin may run: an answer may be a generator.
+        return [cls for answer in answers for cls in _classes_in(answer, plugin)]
+    except ContractError:
+        raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise BrokenPluginError(name=plugin.name, distribution=plugin.distribution, reason=reason) from error
-    return [cls for answer in answers for cls in answer]
+        raise _broken(plugin, error) from error
+
+
+def _classes_in(answer: Any, plugin: InstalledPlugin) -> list[type[Any]]:
+    is_listed = isinstance(answer, Iterable) and not isinstance(answer, (str, type))
+    classes = list(answer) if is_listed else []
+    if not is_listed or not all(isinstance(cls, type) for cls in classes):
+        given = shown(classes if is_listed else answer)
+        reason = (
+            f"walrus_register_backends of {plugin.distribution} returns {given}, and not a list of classes"
+        )
+        raise ContractError(name=plugin.name, reason=reason)
+    return classes
+
+
+def _broken(plugin: InstalledPlugin, error: Exception) -> BrokenPluginError:
+    reason = f"{type(error).__name__}: {error}"
+    return BrokenPluginError(name=plugin.name, distribution=plugin.distribution, reason=reason)
 
 
 def make_backend(cls: type[Any], options: Mapping[str, Any], durable_writes: bool) -> Backend:
-    """Construct a backend and check what it says of itself. Raises as ``load_backend``."""
+    """Construct a backend and check what it says of itself.
+
+    Raises: IncompatibleBackendError, ContractError, ConfigError; whatever else its constructor does.
+    """
     name = getattr(cls, "name", cls.__name__)
     found = getattr(cls, "api", None)
     if not isinstance(found, int) or not BACKEND_API_OLDEST <= found <= BACKEND_API:
         raise _incompatible(name, found)
     try:
         backend: Backend = cls(durable_writes=durable_writes, **options)
-    except WalrusError:
+    except WalrusError as error:
+        if type(error) is ConfigError and error._facts.get("option") in options:
+            reason = f"{error._facts.get('reason')}{_given(options)}"
+            raise ConfigError(option=error._facts["option"], reason=reason) from error
         raise
     except (TypeError, ValueError) as error:
-        raise ConfigError(
-            option="backend_options", reason=f"backend {name!r} refuses them: {error}"
-        ) from error
+        reason = f"backend {name!r} refuses them{_given(options)}: {error}"
+        raise ConfigError(option="backend_options", reason=reason) from error
     check_backend_object(backend, durable_writes)
     return backend
+
+
+def _given(options: Mapping[str, Any]) -> str:
+    if not options:
+        return " (none are given)"
+    return f" (given by {options.given_by})" if isinstance(options, BackendOptions) else ""
 
 
 def check_backend_object(backend: Backend, durable_writes: bool) -> None:
@@ -223,7 +284,12 @@ def check_backend_object(backend: Backend, durable_writes: bool) -> None:
     missing = [method for method in _REQUIRED if not callable(getattr(backend, method, None))]
     if missing:
         raise ContractError(name=name, reason=f"it has no {', '.join(missing)}")
-    if durable_writes and not backend.capabilities.durable_writes:
+    capabilities: object = getattr(backend, "capabilities", None)
+    if not isinstance(capabilities, Capabilities):
+        found = type(capabilities).__name__
+        reason = f"its attribute capabilities is of type {found}, not walrus_core.backend.Capabilities"
+        raise ContractError(name=name, reason=reason)
+    if durable_writes and not capabilities.durable_writes:
         raise ConfigError(option="durable_writes", reason=f"backend {name!r} has no durable writes")
 
 
@@ -245,6 +311,14 @@ def _hint(name: str, blocked: Iterable[str]) -> str:
     return f"pip install {_KNOWN_PACKAGES.get(name, f'walrus-{name}')}"
 
 
+def _blocked_message(kind: str, names: list[str], found: Mapping[str, object]) -> str:
+    what = f"plugin {names[0]!r} is" if len(names) == 1 else f"plugins {' and '.join(map(repr, names))} are"
+    return (
+        f"{what} blocked by configuration (also installed: {_names(found)}); "
+        f"ask for another {kind}, or change blocked_plugins"
+    )
+
+
 def backend_of(options: Options) -> Any:
     """Return the backend that ``options`` name, or the object that they hold.
 
@@ -264,12 +338,22 @@ def backend_of(options: Options) -> Any:
 def observers_of(options: Options) -> tuple[object, ...]:
     """Return the observers that ``options`` hold, those named loaded and made for the log's directory.
 
-    Raises: UnknownObserverError, DuplicateObserverError, BrokenPluginError.
+    A name counts once: builder and configuration file may both give it. Raises: UnknownObserverError,
+    DuplicateObserverError, BrokenPluginError, ConfigError: an object that is given twice.
     """
-    return tuple(
-        _load_observer(one, options.path, options.blocked_plugins) if isinstance(one, str) else one
-        for one in options.observers
-    )
+    found: list[object] = []
+    names: set[str] = set()
+    for one in options.observers:
+        if isinstance(one, str):
+            if one in names:
+                continue
+            names.add(one)
+            one = _load_observer(one, options.path, options.blocked_plugins)
+        if any(one is other for other in found):
+            reason = f"{shown(one)} is given twice, and would hear everything twice: give it once"
+            raise ConfigError(option="observers", reason=reason)
+        found.append(one)
+    return tuple(found)
 
 
 def _load_observer(name: str, path: str, blocked: Iterable[str]) -> object:
@@ -277,10 +361,7 @@ def _load_observer(name: str, path: str, blocked: Iterable[str]) -> object:
     plugin = _only_plugin(name, blocked, OBSERVER_GROUP, UnknownObserverError, DuplicateObserverError)
     try:
         observer: object = plugin.entry_point.load()(path=path)
-        manager = _manager()
-        manager.register(observer, name=name)
-        manager.check_pending()
+        hooks_of(observer)
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise BrokenPluginError(name=name, distribution=plugin.distribution, reason=reason) from error
+        raise _broken(plugin, error) from error
     return observer

@@ -336,7 +336,7 @@ def test_silent_by_default_and_quiet_on_request(store, caplog, capfd, monkeypatc
     assert "damaged" in caplog.text
     wal.close()
     caplog.clear()
-    monkeypatch.setenv("WALRUS_QUIET", "")
+    monkeypatch.setenv("WALRUS_QUIET", "1")
     wal = store.open(on_corruption="skip")
     wal.seek("t", 0)
     assert wal.read_next("t") is None
@@ -371,3 +371,11 @@ def test_a_log_stays_where_it_was_opened(tmp_path, monkeypatch, file_kind, kind)
         with Walrus(tmp_path / name / "log", backend=backend(), **options) as again:
             assert again.next_offset("t") == len(contents(again, "t")) == count
             assert again.recovery_report.foreign_files == () and again.recovery_report.damages == ()
+
+
+@pytest.mark.parametrize(("given", "quiet"), [(None, False), ("", False), ("0", False), ("1", True)])
+def test_what_quiet_means(memory_store, monkeypatch, given, quiet):
+    """As WALRUS_PURE: set to nothing or 0 it is as good as unset."""
+    if given is not None:
+        monkeypatch.setenv("WALRUS_QUIET", given)
+    assert memory_store.open()._engine.gate.quiet is quiet

@@ -146,6 +146,73 @@ def test_one_that_cannot_be_made(offer, tmp_path, made):
         Walrus(tmp_path, backend="memory", observers=["watcher"])
 
 
+def test_a_name_that_file_and_builder_give_counts_once(offer, tmp_path):
+    """The counters of a second one would count everything twice."""
+    offer("watcher")
+    (tmp_path / "walrus.toml").write_text('observers = ["watcher", "watcher"]\n')
+    Walrus.builder().data_dir(tmp_path).backend("memory").observer("watcher").build().close()
+    assert [observer.recovered for observer in Observer.made] == [1]
+
+
+class Misspelt:
+    @hookimpl
+    def walrus_syncd(self):
+        """Nothing calls this."""
+
+
+class Demanding:
+    @hookimpl
+    def walrus_synced(self, files):
+        """There is no such argument."""
+
+
+class Plain:
+    @hookimpl
+    def walrus_synced(self):
+        """Hear of it."""
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ([Misspelt()], "Misspelt cannot observe: .*walrus_syncd.*walrus_core.hookspecs"),
+        ([Demanding()], "Demanding cannot observe: .*files.*walrus_core.hookspecs"),
+        ([Plain], "Plain cannot observe: .* is a class, not an object"),
+        (Plain(), "list of names and objects, not .*Plain"),
+        (5, "list of names and objects, not 5"),
+        (b"watcher", "list of names and objects, not b'watcher'"),
+    ],
+    ids=["hook", "argument", "class", "no list", "number", "bytes"],
+)
+def test_what_cannot_observe_is_told_by_its_name(tmp_path, given, why):
+    with pytest.raises(ConfigError, match=f"^observers: .*{why}"):
+        Walrus(tmp_path / "log", backend="memory", observers=given)
+    assert not (tmp_path / "log").exists()
+
+
+def test_one_object_twice(tmp_path):
+    twice = Plain()
+    builder = Walrus.builder().data_dir(tmp_path).backend("memory").observer(twice).observer(twice)
+    with pytest.raises(ConfigError, match=r"^observers: .*Plain.* is given twice.*: give it once"):
+        builder.build()
+    Walrus(tmp_path, backend="memory", observers=[Plain(), Plain()]).close()
+
+
+def test_the_builder_adds_to_a_name_and_builds_again_from_what_is_given_once(offer, tmp_path):
+    offer("watcher")
+    builder = Walrus.builder().data_dir(tmp_path).backend("memory").set(observers="watcher").observer(Plain())
+    assert len(builder.options().observers) == 2
+    builder.set(observers=(one for one in [Plain()]))
+    assert len(builder.options().observers) == len(builder.options().observers) == 1
+
+
+@pytest.mark.parametrize(("made", "why"), [(None, "is None"), (Plain, "is a class")])
+def test_one_whose_plugin_makes_no_object(offer, tmp_path, made, why):
+    offer("watcher", lambda *, path: made)
+    with pytest.raises(BrokenPluginError, match=f"upgrade walrus-watcher: .*{why}"):
+        Walrus(tmp_path, backend="memory", observers=["watcher"])
+
+
 @pytest.mark.parametrize("given", [[""], [None], ""])
 def test_what_is_no_observer(tmp_path, given):
     with pytest.raises(ConfigError, match="observers"):

@@ -49,12 +49,16 @@ class TopicCollector(Collector):
         """Show at most ``topics_max`` topics of each log, the first by name."""
         if topics_max < 0:
             raise ValueError(f"topics_max must not be negative: {topics_max}")
-        self._logs = list(logs)
+        self._logs: list[Log] = []
         self._topics_max = topics_max
+        for log in logs:
+            self.add(log)
 
     def add(self, log: Log) -> None:
-        """Show this log too."""
-        self._logs = [*self._logs, log]
+        """Show this log too; one that is shown already is left as it is."""
+        # Prometheus refuses a whole answer in which a sample stands twice.
+        if not any(one is log for one in self._logs):
+            self._logs = [*self._logs, log]
 
     def remove(self, log: Log) -> None:
         """Show this log no more; one that is not shown is left out without a word."""

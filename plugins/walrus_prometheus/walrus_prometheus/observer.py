@@ -82,6 +82,8 @@ class PrometheusObserver:
     def __init__(self, *, path: str, registry: Optional[CollectorRegistry] = None) -> None:
         """Count into ``registry`` (None: the default one) under the label ``log="<path>"``.
 
+        With the log's absolute directory as ``path`` a ``TopicCollector`` has the same label.
+
         Raises: ValueError: something else in the registry has the name of one of the metrics.
         """
         metrics = _metrics_of(REGISTRY if registry is None else registry)
