@@ -23,6 +23,7 @@ from walrus_core.testing.machine import run_machine
 from walrus_core.testing.subject import BrokenLaw, Subject
 from walrus_core.testing.suite import BackendSuite
 
+from . import broken_threads as broken_threads  # notes what it breaks in BROKEN
 from .broken import BROKEN, Around
 
 STATES = 8

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from random import Random
 
-from walrus_core.testing.subject import Subject, hold, law, pattern, same
+from attrs import define
+
+from walrus_core.backend import SegmentFile
+from walrus_core.testing.subject import SECTOR_BYTES, Subject, hold, law, pattern, same
 
 SIZE_BYTES = 1 << 17
+WRITERS = 4
+"""Of sectors beside each other."""
+STRIDES_BYTES = (512, 4096, 16_384)
+"""How far apart they are: in one page, and in pages beside each other, because a lock for each page is no
+lock for a chunk of several."""
+ROUNDS = 400
+ROUNDS_MIN = 10
+"""Rounds of a writer on a medium so slow that ``ENOUGH_SECONDS`` are over before."""
+ENOUGH_SECONDS = 0.3
 
 
 @law()
@@ -59,6 +76,63 @@ def writers_of_several_blocks_run_side_by_side(subject: Subject) -> None:
         hold(not wrong, "; ".join(sorted(set(wrong))))
         for number in range(4):
             same(file.read_at(number * 32_768 + 29_700, 700), pattern(700, (number, 99)), f"writer {number}")
+
+
+@law()
+def writers_of_neighbouring_sectors_lose_nothing(subject: Subject) -> None:
+    """Only writes of one sector take turns: a write must not put back older bytes of the sector beside it."""
+    with subject.file(SIZE_BYTES) as (_, file), _switching_often():
+        for stride_bytes in STRIDES_BYTES:
+            lost: list[str] = []
+            neighbours = [_Neighbour(file, number * stride_bytes, lost) for number in range(WRITERS)]
+            start = threading.Barrier(WRITERS)
+            _run_threads([partial(neighbour.write, start) for neighbour in neighbours])
+            for neighbour in neighbours:
+                neighbour.look("after all writes")
+            hold(not lost, f"of {WRITERS} writers {stride_bytes} bytes apart: {'; '.join(lost[:3])}")
+
+
+@define
+class _Neighbour:
+    """One writer of one sector, which nobody else writes. What it misses it says in ``lost``."""
+
+    file: SegmentFile
+    at_bytes: int
+    lost: list[str]
+    written: bytes = b""
+
+    def write(self, start: threading.Barrier) -> None:
+        """Write the sector over and over, and look for each write twice: at once, and before the next."""
+        self.written = bytes(self.file.read_at(self.at_bytes, SECTOR_BYTES))
+        start.wait(60)
+        enough = time.monotonic() + ENOUGH_SECONDS
+        # Of any length, because threads that keep in step with each other never meet inside a write.
+        pauses = Random(self.at_bytes)
+        for step in range(ROUNDS):
+            if self.lost or (step >= ROUNDS_MIN and time.monotonic() > enough):
+                return
+            data = pattern(SECTOR_BYTES, (self.at_bytes, step))
+            self.file.write_at(self.at_bytes, data)
+            self.written = data
+            self.look(f"write {step}")
+            time.sleep(pauses.random() * 1e-4)  # the others may put back what they have read before
+            self.look(f"write {step}, some time later")
+
+    def look(self, when: str) -> None:
+        """Note it where the sector does not hold what was written to it last."""
+        if bytes(self.file.read_at(self.at_bytes, SECTOR_BYTES)) != self.written:
+            self.lost.append(f"the sector at {self.at_bytes} does not hold its own write ({when})")
+
+
+@contextmanager
+def _switching_often() -> Iterator[None]:
+    """Have threads take turns as often as the interpreter can: what can come between two lines does."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 def _run_threads(works: list[Callable[[], None]]) -> None:
