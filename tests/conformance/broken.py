@@ -68,18 +68,20 @@ class Around:
             file.sync()
 
 
-BROKEN: dict[str, tuple[type[Around], str]] = {}
-"""By what is wrong: the class, and the law that must catch it."""
+Broken = dict[str, tuple[type[Around], str]]
+
+BROKEN: Broken = {}
+"""By what is wrong: the class, and the law that must catch it. They go around a simulated disk."""
 
 
-def breaks(law_name: str) -> Any:
+def breaks(law_name: str, into: Broken = BROKEN) -> Any:
     """Note a broken backend, or one whose files are of this broken class."""
 
     def note(cls: Any) -> Any:
         broken = (
             cls if issubclass(cls, Around) else type(f"{cls.__name__}Backend", (Around,), {"file_class": cls})
         )
-        BROKEN[cls.__name__] = (broken, law_name)
+        into[cls.__name__] = (broken, law_name)
         return cls
 
     return note
