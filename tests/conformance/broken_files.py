@@ -90,3 +90,36 @@ class TakesAnyCountOfMany(Around):
     @property
     def capabilities(self) -> Capabilities:
         return Capabilities(vectored=True)
+
+
+@breaks_on_files("a_failed_sync_is_raised")
+class SyncsWithoutALook(AroundFile):
+    def sync(self) -> None:
+        try:
+            self.inner.sync()
+        except OSError:
+            return
+
+
+@breaks_on_files("a_failed_sync_is_raised")
+class SyncsManyWithoutALook(Around):
+    def sync_many(self, files: Any) -> None:
+        for file in files:
+            try:
+                file.sync()
+            except OSError:
+                continue
+
+
+@breaks_on_files("a_failed_sync_is_raised")
+class TellsOfTheLastSync(Around):
+    def sync_many(self, files: Any) -> None:
+        failure = None
+        for file in files:
+            try:
+                file.sync()
+                failure = None
+            except OSError as error:
+                failure = error
+        if failure is not None:
+            raise failure

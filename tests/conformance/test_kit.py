@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from walrus_core.backend import Buffer
 from walrus_core.engine import Engine
 from walrus_core.memory import MemoryBackend, MemoryStore
 from walrus_core.testing import SimulatedBackend, SimulatedDisk
@@ -26,7 +27,7 @@ from walrus_core.testing.subject import BrokenLaw, Subject
 from walrus_core.testing.suite import BackendSuite
 
 from . import broken_threads as broken_threads  # notes what it breaks in BROKEN
-from .broken import BROKEN, Around
+from .broken import BROKEN, Around, AroundFile
 from .broken_files import BROKEN_ON_FILES, LEFT_OPEN, plain_backend
 
 STATES = 8
@@ -109,6 +110,7 @@ def test_the_same_laws_hold_for_the_sound_one_on_files(law_name: str, tmp_path: 
             "this system cannot limit how many files are open",
         ),
         ("a_write_is_whole_or_raises", "resource", "this system cannot limit the size of files"),
+        ("a_failed_sync_is_raised", "fcntl", "descriptors of this system cannot be made to fail"),
     ],
 )
 def test_what_a_system_cannot_refuse_is_not_applicable(
@@ -118,6 +120,23 @@ def test_what_a_system_cannot_refuse_is_not_applicable(
     verdict = judge_law(LAWS[law_name], files_subject_of(Around, tmp_path))
     assert verdict.reason is not None, verdict
     assert verdict.reason.endswith(reason), verdict
+
+
+class SyncsElsewhere(AroundFile):
+    """Its sync needs no descriptor, and so do its writes."""
+
+    def write_at(self, at_bytes: int, data: Buffer) -> None:
+        pass
+
+    def sync(self) -> None:
+        pass
+
+
+@on_posix
+def test_a_sync_without_a_descriptor_is_not_called_broken(tmp_path: Path) -> None:
+    cls = type("Elsewhere", (Around,), {"file_class": SyncsElsewhere})
+    verdict = judge_law(LAWS["a_failed_sync_is_raised"], files_subject_of(cls, tmp_path))
+    assert (verdict.reason or "").startswith("the backend syncs without a descriptor"), verdict
 
 
 @on_posix

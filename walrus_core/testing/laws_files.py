@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import ExitStack
+from functools import partial
 
 from walrus_core.backend import SegmentFile
 from walrus_core.testing.laws_capable import WRITES, ways
-from walrus_core.testing.limits import DESCRIPTORS, few_descriptors, largest_file
+from walrus_core.testing.limits import DESCRIPTORS, cut_descriptors, few_descriptors, largest_file
 from walrus_core.testing.subject import (
     BrokenLaw,
     NotApplicable,
@@ -16,6 +18,7 @@ from walrus_core.testing.subject import (
     law,
     open_file,
     pattern,
+    raises,
     same,
 )
 
@@ -97,3 +100,41 @@ def a_write_is_whole_or_raises(subject: Subject) -> None:
             same(file.read_at(at + length, 10_000), old[-10_000:], f"what is behind a {writer}")
             write(file, at, new)
             same(file.read_at(at, length), new, f"a later {writer}")
+
+
+# --- failed syncs -------------------------------------------------------------------------------
+
+
+@law("files")
+def a_failed_sync_is_raised(subject: Subject) -> None:
+    """By ``sync``, and by ``sync_many`` wherever the file stands among others that can be synced."""
+    with subject.backend() as backend, ExitStack() as stack:
+        paths = [subject.path(f"f{number}") for number in range(5)]
+        files = [stack.enter_context(open_file(backend.create(path, size_bytes=4096))) for path in paths]
+        for file in files:
+            file.write_at(0, b"to be synced")
+        is_durable = cut_descriptors(paths[0])
+        _fail_a_sync(files[0], is_durable)
+        for place in range(len(files)):
+            order = [*files[1 : place + 1], files[0], *files[place + 1 :]]
+            raises(
+                OSError,
+                f"sync_many of {len(order)} files, of which number {place + 1} cannot be synced,",
+                partial(backend.sync_many, order),
+            )
+        backend.sync_many(files[1:])
+
+
+def _fail_a_sync(file: SegmentFile, is_durable: bool) -> None:
+    """Sync a file whose descriptors lead elsewhere. Raises: BrokenLaw; NotApplicable: it needs none."""
+    try:
+        file.sync()
+    except OSError:
+        return
+    try:
+        file.write_at(0, b"where to?")
+    except OSError as error:
+        # Durable writes leave a sync nothing to do that could fail.
+        if not is_durable:
+            raise BrokenLaw("sync returned, though the descriptors of the file cannot be synced") from error
+    raise NotApplicable("the backend syncs without a descriptor of the file: nothing can make that fail")

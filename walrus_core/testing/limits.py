@@ -1,6 +1,6 @@
 """What the operating system is asked to refuse for a while, so that a law sees what a backend makes of it.
 
-Each limit is of the whole process and is lifted again.
+Each limit is of the whole process and is lifted again; what ``cut_descriptors`` does to a file stays.
 Where a system has no such limit the law that wants it is not applicable, and says so.
 """
 
@@ -17,6 +17,8 @@ from walrus_core.testing.subject import NotApplicable
 
 DESCRIPTORS = 40
 """So many are left to a backend that must give them back; for itself it needs fewer."""
+DESCRIPTORS_MAX = 4096
+"""Descriptors of a file are looked for below this number; the system gives the lowest that is free."""
 
 
 @contextmanager
@@ -66,3 +68,37 @@ def _status(descriptor: int) -> Optional[os.stat_result]:
         return os.fstat(descriptor)
     except OSError:
         return None
+
+
+def cut_descriptors(path: str) -> bool:
+    """Have every descriptor of this process onto a file lead to a pipe, which nobody can sync, for good.
+
+    Whoever has such a descriptor closes it as before.
+
+    Returns: True where writes were durable on return by one of them, so that a sync may have nothing to do.
+    Raises: NotApplicable: there is none, or this system is not of POSIX.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        raise NotApplicable("descriptors of this system cannot be made to fail") from None
+    wanted = os.stat(path)
+    found = [
+        number
+        for number in range(DESCRIPTORS_MAX)
+        if (seen := _status(number)) is not None and os.path.samestat(seen, wanted)
+    ]
+    if not found:
+        raise NotApplicable(
+            "the backend keeps no descriptor of an open file, so its syncs cannot be made to fail"
+        )
+    durably = getattr(os, "O_SYNC", 0) | getattr(os, "O_DSYNC", 0)
+    is_durable = any(fcntl.fcntl(number, fcntl.F_GETFL) & durably for number in found)
+    reading, writing = os.pipe()
+    try:
+        for number in found:
+            os.dup2(reading, number, inheritable=False)
+    finally:
+        os.close(reading)
+        os.close(writing)
+    return is_durable
