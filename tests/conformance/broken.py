@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import time
 from typing import Any
 
 from walrus_core.backend import BACKEND_API, Buffer, Capabilities
@@ -69,18 +68,20 @@ class Around:
             file.sync()
 
 
-BROKEN: dict[str, tuple[type[Around], str]] = {}
-"""By what is wrong: the class, and the law that must catch it."""
+Broken = dict[str, tuple[type[Around], str]]
+
+BROKEN: Broken = {}
+"""By what is wrong: the class, and the law that must catch it. They go around a simulated disk."""
 
 
-def breaks(law_name: str) -> Any:
+def breaks(law_name: str, into: Broken = BROKEN) -> Any:
     """Note a broken backend, or one whose files are of this broken class."""
 
     def note(cls: Any) -> Any:
         broken = (
             cls if issubclass(cls, Around) else type(f"{cls.__name__}Backend", (Around,), {"file_class": cls})
         )
-        BROKEN[cls.__name__] = (broken, law_name)
+        into[cls.__name__] = (broken, law_name)
         return cls
 
     return note
@@ -203,22 +204,13 @@ class ClosesTwice(AroundFile):
         self.inner.close()
 
 
-@breaks("readers_run_beside_a_writer")
-class SharesOnePlace(AroundFile):
-    """As with a seek and a read that others can come between."""
-
-    def read_at(self, at_bytes: int, length_bytes: int) -> Buffer:
-        self.place = at_bytes
-        time.sleep(0)  # another thread may go on here
-        return bytes(self.inner.read_at(self.place, length_bytes))
-
-
-@breaks("writers_of_several_blocks_run_side_by_side")
-class SharesOnePlaceOfWrites(AroundFile):
-    def write_at(self, at_bytes: int, data: Buffer) -> None:
-        self.place = at_bytes
-        time.sleep(0)  # another thread may go on here
-        self.inner.write_at(self.place, data)
+def patch(file: AroundFile, at_bytes: int, data: Buffer, chunk_bytes: int) -> tuple[int, bytes, bytes]:
+    """Return where the chunks begin that a write touches, what they hold, and what with the write."""
+    first = at_bytes // chunk_bytes * chunk_bytes
+    end = min(-(-(at_bytes + len(data)) // chunk_bytes) * chunk_bytes, file.size_bytes)
+    before = bytes(file.inner.read_at(first, end - first))
+    at = at_bytes - first
+    return first, before, before[:at] + bytes(data) + before[at + len(data) :]
 
 
 @breaks("discarded_bytes_read_as_zero")
@@ -350,12 +342,9 @@ class WritesByWayOfZeros(AroundFile):
     """Clears whole pages before it writes: a cut in between leaves zeros that nobody wrote."""
 
     def write_at(self, at_bytes: int, data: Buffer) -> None:
-        first = at_bytes // 4096 * 4096
-        end = min(-(-(at_bytes + len(data)) // 4096) * 4096, self.size_bytes)
-        before = bytearray(self.inner.read_at(first, end - first))
-        self.inner.write_at(first, bytes(end - first))
-        before[at_bytes - first : at_bytes - first + len(data)] = data
-        self.inner.write_at(first, bytes(before))
+        first, before, after = patch(self, at_bytes, data, 4096)
+        self.inner.write_at(first, bytes(len(before)))
+        self.inner.write_at(first, after)
 
 
 @breaks("an_unsynced_size_is_an_old_or_a_new_one")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import subprocess
 import sys
 import textwrap
@@ -14,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from walrus_core.backend import Buffer
 from walrus_core.engine import Engine
 from walrus_core.memory import MemoryBackend, MemoryStore
 from walrus_core.testing import SimulatedBackend, SimulatedDisk
@@ -23,9 +26,13 @@ from walrus_core.testing.machine import run_machine
 from walrus_core.testing.subject import BrokenLaw, Subject
 from walrus_core.testing.suite import BackendSuite
 
-from .broken import BROKEN, Around
+from . import broken_threads as broken_threads  # notes what it breaks in BROKEN
+from .broken import BROKEN, Around, AroundFile
+from .broken_files import BROKEN_ON_FILES, LEFT_OPEN, plain_backend
 
 STATES = 8
+
+on_posix = pytest.mark.skipif(os.name == "nt", reason="the backend of the guide is of POSIX")
 
 
 def subject_of(cls: type[Around], directory: str) -> Subject:
@@ -61,6 +68,89 @@ def test_the_same_laws_hold_for_the_sound_one(law_name: str) -> None:
     verdict = judge_law(LAWS[law_name], subject_of(Around, "/kit"))
     assert not verdict.is_broken, verdict
     assert verdict.reason is None, verdict
+
+
+def files_subject_of(cls: type[Around], folder: Path) -> Subject:
+    """Return a backend of this class around the backend of the guide."""
+    plain = plain_backend()
+    return Subject(lambda _directory, **options: cls(plain(**options)), str(folder / "log"))
+
+
+@pytest.fixture
+def _closed_afterwards() -> Iterator[None]:
+    """Close what the backends of a test have left open."""
+    yield
+    while LEFT_OPEN:
+        os.close(LEFT_OPEN.pop())
+
+
+@on_posix
+@pytest.mark.usefixtures("_closed_afterwards")
+@pytest.mark.parametrize("flaw", BROKEN_ON_FILES)
+def test_a_broken_backend_on_files_is_caught_by_the_law_that_it_breaks(flaw: str, tmp_path: Path) -> None:
+    cls, law_name = BROKEN_ON_FILES[flaw]
+    verdict = judge_law(LAWS[law_name], files_subject_of(cls, tmp_path))
+    assert isinstance(verdict.error, BrokenLaw), f"{law_name} did not notice {flaw}: {verdict}"
+
+
+@on_posix
+@pytest.mark.parametrize("law_name", sorted({law_name for _, law_name in BROKEN_ON_FILES.values()}))
+def test_the_same_laws_hold_for_the_sound_one_on_files(law_name: str, tmp_path: Path) -> None:
+    assert str(judge_law(LAWS[law_name], files_subject_of(Around, tmp_path))) == f"{law_name}: held"
+
+
+@on_posix
+@pytest.mark.parametrize(
+    ("law_name", "module", "reason"),
+    [
+        ("a_closed_file_keeps_no_descriptor", "resource", "this system cannot limit how many files are open"),
+        (
+            "a_refused_open_keeps_no_descriptor",
+            "resource",
+            "this system cannot limit how many files are open",
+        ),
+        ("a_write_is_whole_or_raises", "resource", "this system cannot limit the size of files"),
+        ("a_failed_sync_is_raised", "fcntl", "descriptors of this system cannot be made to fail"),
+    ],
+)
+def test_what_a_system_cannot_refuse_is_not_applicable(
+    law_name: str, module: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    verdict = judge_law(LAWS[law_name], files_subject_of(Around, tmp_path))
+    assert verdict.reason is not None, verdict
+    assert verdict.reason.endswith(reason), verdict
+
+
+class SyncsElsewhere(AroundFile):
+    """Its sync needs no descriptor, and so do its writes."""
+
+    def write_at(self, at_bytes: int, data: Buffer) -> None:
+        pass
+
+    def sync(self) -> None:
+        pass
+
+
+@on_posix
+def test_a_sync_without_a_descriptor_is_not_called_broken(tmp_path: Path) -> None:
+    cls = type("Elsewhere", (Around,), {"file_class": SyncsElsewhere})
+    verdict = judge_law(LAWS["a_failed_sync_is_raised"], files_subject_of(cls, tmp_path))
+    assert (verdict.reason or "").startswith("the backend syncs without a descriptor"), verdict
+
+
+@on_posix
+def test_what_laws_set_for_the_process_is_as_before(tmp_path: Path) -> None:
+    import resource
+
+    def settings() -> list[Any]:
+        limits = [resource.getrlimit(kind) for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE)]
+        return [*limits, signal.getsignal(signal.SIGXFSZ), sys.getswitchinterval(), os.listdir("/dev/fd")]
+
+    before = settings()
+    for name in sorted({name for _, name in (*BROKEN_ON_FILES.values(), BROKEN["PatchesPages"])}):
+        LAWS[name](files_subject_of(Around, tmp_path / name))
+    assert settings() == before
 
 
 def test_a_log_that_dies_while_its_thread_is_at_work_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +290,7 @@ def run_pytest(folder: Path, text: str, *arguments: str) -> tuple[int, str]:
 
 
 def test_the_suite_skips_by_name_with_the_reason(tmp_path: Path) -> None:
-    status, said = run_pytest(tmp_path, SUITE, "-k", "window or descriptor or read_your_write")
+    status, said = run_pytest(tmp_path, SUITE, "-k", "window or descriptor_is or read_your_write")
     assert status == 0, said
     assert "1 passed" in said and "3 skipped" in said
     assert "the backend memory does not declare 'fileno'" in said

@@ -15,17 +15,27 @@ from typing import Optional
 from attrs import frozen
 
 from walrus_core.backend import Backend
-from walrus_core.testing import laws_bytes, laws_capable, laws_log, laws_names, laws_power
+from walrus_core.testing import (
+    laws_bytes,
+    laws_capable,
+    laws_files,
+    laws_log,
+    laws_names,
+    laws_power,
+    laws_threads,
+)
 from walrus_core.testing.subject import BrokenLaw, Law, Maker, NotApplicable, Subject, laws_of
 
 LAWS: dict[str, Law] = {
     **laws_of(laws_names),
     **laws_of(laws_bytes),
+    **laws_of(laws_threads),
+    **laws_of(laws_files),
     **laws_of(laws_capable),
     **laws_of(laws_power),
     **laws_of(laws_log),
 }
-"""Every law by its name: names, bytes, capabilities and parity, power cuts, and a whole log on top."""
+"""Every law by its name: names, bytes, threads, files, capabilities and parity, power cuts, a whole log."""
 
 
 @frozen

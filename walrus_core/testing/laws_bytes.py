@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 
+from walrus_core.testing.limits import largest_file
 from walrus_core.testing.subject import NotApplicable, Subject, hold, law, open_file, pattern, raises, same
 
 SIZE_BYTES = 1 << 17
@@ -167,7 +165,7 @@ def a_failed_reserve_changes_nothing(subject: Subject) -> None:
     """All or nothing: after an OSError the size and every byte are what they were, and the file goes on."""
     with subject.file(8192) as (_, file):
         file.write_at(0, pattern(8192, "old"))
-        with _largest_file(1 << 20):
+        with largest_file(1 << 20):
             raises(OSError, "a reserve beyond the largest file allowed", lambda: file.reserve(0, 2 << 20))
         hold(file.size_bytes == 8192, f"after a failed reserve the size is {file.size_bytes}, not 8192")
         same(file.read_at(0, 8192), pattern(8192, "old"), "the file after a failed reserve")
@@ -175,33 +173,11 @@ def a_failed_reserve_changes_nothing(subject: Subject) -> None:
         same(file.read_at(8192, 8192), bytes(8192), "what a later reserve adds")
 
 
-@contextmanager
-def _largest_file(size_bytes: int) -> Iterator[None]:
-    """Let no file of this process grow beyond a size, as on a file system that is full."""
-    try:
-        import resource
-        import signal
-    except ImportError:
-        raise NotApplicable("this system cannot limit the size of files") from None
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    if threading.current_thread() is not threading.main_thread():
-        raise NotApplicable(
-            "the signal of a file that grows too large can be ignored by the main thread only"
-        )
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, before)
-
-
 @law("files")
 def a_create_that_fails_leaves_no_file(subject: Subject) -> None:
     """A file that would be too large is not there afterwards, not even an empty one."""
     with subject.backend() as backend:
-        with _largest_file(1 << 20):
+        with largest_file(1 << 20):
             raises(
                 OSError,
                 "creating a file larger than allowed",
@@ -306,76 +282,6 @@ def synced_bytes_are_on_the_medium(subject: Subject) -> None:
         file.sync()
         expected = bytes(5000) + pattern(9000, "peek") + bytes(6000)
         same(peek(subject.path("one")) if peek else b"", expected, "the file as peek reads it")
-
-
-@law()
-def readers_run_beside_a_writer(subject: Subject) -> None:
-    """Three threads read what does not change while one writes elsewhere, in the same sectors, too."""
-    steady = pattern(4000, "steady")
-    wrong: list[str] = []
-
-    def read() -> None:
-        for _ in range(150):
-            if bytes(file.read_at(100, 4000)) != steady:
-                wrong.append("a reader found other bytes than those that nobody changed")
-
-    def write() -> None:
-        for number in range(300):
-            data = pattern(90, number)
-            file.write_at(4100 + number % 50, data)
-            if bytes(file.read_at(4100 + number % 50, 90)) != data:
-                wrong.append("the writer did not read its own write")
-
-    with subject.file() as (_, file):
-        file.write_at(100, steady)
-        _run_threads([read, read, read, write])
-        hold(not wrong, "; ".join(sorted(set(wrong))))
-
-
-@law()
-def writers_of_several_blocks_run_side_by_side(subject: Subject) -> None:
-    """Topics share a segment file: their threads write different pages of it at once, beside syncs."""
-    wrong: list[str] = []
-
-    def write(number: int) -> Callable[[], None]:
-        def work() -> None:
-            for step in range(100):
-                data = pattern(700, (number, step))
-                at = number * 32_768 + step * 300
-                file.write_at(at, data)
-                if bytes(file.read_at(at, 700)) != data:
-                    wrong.append(f"writer {number} did not read its own write")
-
-        return work
-
-    def sync() -> None:
-        for _ in range(10):
-            file.sync()
-
-    with subject.file(SIZE_BYTES) as (_, file):
-        _run_threads([*(write(number) for number in range(4)), sync])
-        hold(not wrong, "; ".join(sorted(set(wrong))))
-        for number in range(4):
-            same(file.read_at(number * 32_768 + 29_700, 700), pattern(700, (number, 99)), f"writer {number}")
-
-
-def _run_threads(works: list[Callable[[], None]]) -> None:
-    errors: list[BaseException] = []
-
-    def run(work: Callable[[], None]) -> None:
-        try:
-            work()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(work,), daemon=True) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    hold(not any(thread.is_alive() for thread in threads), "a thread hangs")
-    if errors:
-        raise errors[0]
 
 
 @law()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from functools import partial
 from attrs import fields
 
 from walrus_core.backend import BACKEND_API, BACKEND_API_OLDEST, Backend, Capabilities, SegmentFile
+from walrus_core.testing.limits import DESCRIPTORS, few_descriptors
 from walrus_core.testing.subject import NotApplicable, Subject, hold, law, open_file, pattern, raises, same
 
 METHODS = {
@@ -140,6 +142,19 @@ def what_is_no_plain_file_is_refused(subject: Subject) -> None:
                 lambda: backend.create(subject.path("dangling"), size_bytes=10),
             )
             hold(not os.path.lexists(subject.path("nowhere")), "create followed a link")
+
+
+@law("files")
+def a_refused_open_keeps_no_descriptor(subject: Subject) -> None:
+    """Refusals cost nothing: the core asks again and again, and a descriptor each would be its last."""
+    with subject.backend() as backend, _odd_files(subject), few_descriptors(DESCRIPTORS):
+        for name in ("missing", "symbolic", "pipe", "folder"):
+            for number in range(2 * DESCRIPTORS):
+                error = raises(OSError, f"open of a {name}", partial(backend.open, subject.path(name)))
+                hold(
+                    error.errno not in (errno.EMFILE, errno.ENFILE),
+                    f"open of a {name}, refused {number} times, kept descriptors: {error}",
+                )
 
 
 @law("files")
