@@ -174,3 +174,20 @@ def test_commands_that_cannot_be_imported_are_no_damage(monkeypatch, capsys):
         cli.main()
     assert ended.value.code == 6
     assert capsys.readouterr().err.startswith("walrus: unexpected ModuleNotFoundError: ")
+
+
+# --- where the output is no terminal ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("variables", [{"FORCE_COLOR": "1"}, {"FORCE_COLOR": "1", "TERM": "dumb"}])
+def test_tables_are_the_same_whatever_the_environment(run, two, monkeypatch, variables):
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    with Walrus(str(two)) as wal:
+        wal.append_for_topic("a long name " * 20, b"x")
+    plain = run("stats").stdout
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert run("stats").stdout == plain
+    assert "\x1b" not in plain
+    assert max(map(len, plain.splitlines())) > 200

@@ -170,8 +170,17 @@ def show_table(table: Table) -> None:
     """Write a table to standard output, unfolded where that is no terminal. Raises as ``write_bytes``."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
-    console = Console(file=sys.stdout, width=width, markup=False, highlight=False, emoji=False)
+    is_terminal = sys.stdout.isatty()
+    console = Console(
+        file=sys.stdout,
+        width=None if is_terminal else WIDTH_WITHOUT_TERMINAL,
+        # Variables such as FORCE_COLOR would make a terminal of a pipe: escapes, padding, and with
+        # TERM=dumb 80 columns whatever the width.
+        force_terminal=None if is_terminal else False,
+        markup=False,
+        highlight=False,
+        emoji=False,
+    )
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():
