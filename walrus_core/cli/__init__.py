@@ -1,9 +1,10 @@
 """The command line: ``walrus``. Over the public API of the core, like any other program.
 
 ``app.py`` holds the group of commands and turns errors into one line and an exit status;
-``common.py`` the options that commands share and how a log is opened; ``lines.py`` splits files;
-``ingest.py``, ``reading.py``, ``facts.py``, ``damage.py``, ``doctor.py`` (what it finds out is in
-``host.py``) and ``backends.py`` are the commands; ``output.py`` is all that is written for people.
+``common.py`` the options that commands share and how a log is opened; ``lines.py`` splits files,
+``interrupts.py`` lets no interrupt come between a pipe and its topic; ``ingest.py``, ``reading.py``,
+``facts.py``, ``damage.py``, ``doctor.py`` (what it finds out is in ``host.py``) and ``backends.py``
+are the commands; ``output.py`` is all that is written for people.
 click and rich come with the extra ``cli``, so nothing here is imported before ``main`` runs.
 """
 
