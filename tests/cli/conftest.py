@@ -50,12 +50,13 @@ def small_blocks(log_dir: Path) -> Path:
 
 @pytest.fixture
 def run(log_dir: Path) -> Callable[..., Result]:
-    """``run("read", "t")``: a command in this process. A traceback of it fails the test."""
+    """``run("read", "t")``: a command in this process. A traceback of it, or its line, fails the test."""
 
-    def invoke(*arguments: object) -> Result:
+    def invoke(*arguments: object, is_unexpected: bool = False) -> Result:
         result = CliRunner().invoke(commands, [str(argument) for argument in arguments], prog_name="walrus")
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
+        assert result.stderr.startswith("walrus: unexpected ") == is_unexpected, result.stderr
         return result
 
     return invoke

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from walrus_core.cli import lines as lines_module
+from walrus_core.cli.interrupts import Interrupts
 from walrus_core.cli.lines import LineSource
 from walrus_core.errors import EntryTooLargeError, StorageError
 
@@ -24,10 +25,14 @@ def make_files(folder: Path, contents: list[bytes]) -> list[str]:
 
 
 def take_all(
-    source: LineSource, count: int = 7, bytes_max: int = 1 << 20, into: list[bytes] | None = None
+    source: LineSource,
+    count: int = 7,
+    bytes_max: int = 1 << 20,
+    into: list[bytes] | None = None,
+    interrupts: Interrupts | None = None,
 ) -> list[bytes]:
     taken = [] if into is None else into
-    while batch := source.take(count, bytes_max):
+    while batch := source.take(count, bytes_max, interrupts):
         assert len(batch) <= count
         taken += batch
     return taken
@@ -54,13 +59,16 @@ def oracle(contents: list[bytes]) -> list[bytes]:
     chunk_bytes=st.integers(1, 9),
     count=st.integers(1, 4),
     bytes_max=st.integers(1, 12),
+    interrupts=st.sampled_from([None, Interrupts(keeps=False), Interrupts(keeps=True)]),
 )
-def test_lines_are_those_of_the_files_whatever_the_chunks(tmp_path, contents, chunk_bytes, count, bytes_max):
+def test_lines_are_those_of_the_files_whatever_the_chunks(
+    tmp_path, contents, chunk_bytes, count, bytes_max, interrupts
+):
     paths = make_files(tmp_path, contents)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lines_module, "CHUNK_BYTES", chunk_bytes)
         with LineSource(paths, 1000) as source:
-            taken = take_all(source, count, bytes_max)
+            taken = take_all(source, count, bytes_max, interrupts=interrupts)
     assert taken == oracle(contents)
     assert source.line_count == len(taken)
     assert source.byte_count == sum(map(len, contents))

@@ -71,6 +71,53 @@ def test_a_dry_run_changes_nothing(run, broken):
     assert files_of(broken) == before and not list(broken.glob("repair-*"))
 
 
+def cut_short(directory: Path) -> None:
+    """Take the end of the first segment, from the middle of its first block on."""
+    first = min(directory.glob("*.wal"))
+    with first.open("r+b") as file:
+        file.truncate(fmt.SEGMENT_HEADER_SIZE + 8192)
+
+
+def lose_cursors(directory: Path) -> None:
+    (directory / "cursors.db").unlink()
+
+
+def add_foreign(directory: Path) -> None:
+    """Put a segment of another log beside the log's own."""
+    other = directory.with_name("other")
+    with Walrus(str(other), block_size=16384, blocks_per_segment=4) as wal:
+        wal.append_for_topic("t", b"foreign")
+    (segment,) = other.glob("*.wal")
+    segment.rename(directory / f"{9:020d}.wal")
+
+
+@pytest.mark.parametrize(
+    ("damages", "leaves"),
+    [
+        ([], False),
+        ([lose_cursors], False),
+        ([lose_cursors, cut_short], True),
+        ([cut_short], True),
+        ([add_foreign], False),
+        ([lose_cursors, add_foreign, cut_short], True),
+    ],
+    ids=lambda value: "-".join(one.__name__ for one in value) if isinstance(value, list) else None,
+)
+@pytest.mark.parametrize("options", [[], ["--reset-cursors"], ["--rebuild-cursors", "--reset-cursors"]])
+def test_a_dry_run_says_what_the_repair_will_leave(run, broken, damages, leaves, options):
+    for damage in damages:
+        damage(broken)
+    before = files_of(broken)
+    tried = run("repair", "--dry-run", "--json", *options)
+    assert files_of(broken) == before and not list(broken.glob("repair-*"))
+    done = run("repair", "--json", *options)
+    assert tried.exit_code == done.exit_code
+    planned, facts = json.loads(tried.stdout), json.loads(done.stdout)
+    assert (planned["left"], planned["steps"]) == (facts["left"], facts["steps"])
+    if len(options) == 2:
+        assert done.exit_code == leaves
+
+
 def test_for_programs(run, broken):
     facts = json.loads(run("repair", "--json", "--reset-cursors").stdout)
     assert [(step["action"], step["at_bytes"]) for step in facts["steps"]] == [

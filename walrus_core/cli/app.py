@@ -9,14 +9,14 @@ from typing import Any, NoReturn
 import click
 
 from walrus_core import __version__
-from walrus_core.cli import STATUS_INTERRUPTED
+from walrus_core.cli import STATUS_INTERRUPTED, STATUS_UNEXPECTED
 from walrus_core.cli.backends import backends
 from walrus_core.cli.bench import bench
-from walrus_core.cli.damage import repair, verify
+from walrus_core.cli.damage import STATUS_UNKNOWN, repair, verify
 from walrus_core.cli.doctor import doctor
 from walrus_core.cli.facts import stats, topics
 from walrus_core.cli.ingest import RefusedError, ingest
-from walrus_core.cli.output import drop_broken_output, tell
+from walrus_core.cli.output import drop_broken_output, tell, tell_unexpected
 from walrus_core.cli.reading import read, tail
 from walrus_core.errors import CorruptionError, PluginError, StorageError, UsageError, WalrusError
 
@@ -33,12 +33,16 @@ _STATUS = (
     (CorruptionError, STATUS_CORRUPTION),
     (StorageError, STATUS_STORAGE),
     (PluginError, STATUS_PLUGIN),
+    (MemoryError, STATUS_STORAGE),
+    (OSError, STATUS_STORAGE),
 )
+_JUDGES = ("verify", "repair", "doctor")
+"""Their statuses are verdicts: whatever keeps them from one is STATUS_UNKNOWN."""
 
 
-def exit_status(error: WalrusError) -> int:
+def exit_status(error: BaseException) -> int:
     """Return the exit status that tells whose fault the error is."""
-    return next((status for cls, status in _STATUS if isinstance(error, cls)), STATUS_REFUSED)
+    return next((status for cls, status in _STATUS if isinstance(error, cls)), STATUS_UNEXPECTED)
 
 
 class CommandGroup(click.Group):
@@ -60,7 +64,8 @@ class CommandGroup(click.Group):
             tell(_with_hint(error))
             status = error.exit_code
         except OSError as error:  # the text of --help or --version could not be written
-            status = _tell_os_error(error)
+            _tell_error(error)
+            status = exit_status(error)
             drop_broken_output()
         sys.exit(status if isinstance(status, int) else 0)
 
@@ -68,25 +73,29 @@ class CommandGroup(click.Group):
         """Run the command; turn what it raises into its line and status."""
         try:
             return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.exceptions.Abort):
+            raise
         except KeyboardInterrupt:
             status = STATUS_INTERRUPTED
         except BrokenPipeError:
             status = STATUS_BROKEN_PIPE
-        except WalrusError as error:
-            tell(str(error))
-            status = exit_status(error)
-        except MemoryError:
-            tell("out of memory")
-            status = STATUS_STORAGE
-        except OSError as error:
-            status = _tell_os_error(error)
+        except (Exception, SystemExit) as error:  # plugins are foreign code, which may even end the process
+            status = STATUS_UNKNOWN if ctx.invoked_subcommand in _JUDGES else exit_status(error)
+            _tell_error(error)
         drop_broken_output()
         ctx.exit(status)
 
 
-def _tell_os_error(error: OSError) -> int:
-    tell(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
-    return STATUS_STORAGE
+def _tell_error(error: BaseException) -> None:
+    """Write the one line that an error is for people."""
+    if isinstance(error, WalrusError):
+        tell(str(error))
+    elif isinstance(error, MemoryError):
+        tell("out of memory")
+    elif isinstance(error, OSError):
+        tell(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
+    else:
+        tell_unexpected(error)
 
 
 def _with_hint(error: click.ClickException) -> str:
@@ -102,8 +111,8 @@ def _with_hint(error: click.ClickException) -> str:
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit status: 0 done; 1 refused, the files are not what the topic holds; 2 usage; 3 damaged "
     "bytes; 4 storage failed, or another process has the log open; 5 a backend is missing or broken; "
-    "130 interrupted; 141 the reader of the output is gone. verify, repair and doctor: 0 sound; 1 damage, or "
-    "something that would go wrong; 2 it could not be told.",
+    "6 an error that nobody expected; 130 interrupted; 141 the reader of the output is gone. verify, repair "
+    "and doctor: 0 sound; 1 damage, or something that would go wrong; 2 it could not be told.",
 )
 @click.version_option(__version__, prog_name="walrus", message="%(prog)s %(version)s")
 @click.pass_context

@@ -30,9 +30,9 @@ from walrus_core.errors import UsageError, WalrusError
 from walrus_core.findings import DAMAGE, NOTE, TORN, UNREADABLE, Finding, VerifyReport
 from walrus_core.livecheck import verify_live
 from walrus_core.lock import DirectoryLock
-from walrus_core.look import Progress
+from walrus_core.look import Progress, open_look
 from walrus_core.plugins import backend_of
-from walrus_core.repair import RepairPlan, carry_out, plan_repair
+from walrus_core.repair import REMOVE, WRITE, RepairPlan, carry_out, plan_repair
 from walrus_core.verify import verify_directory
 
 STATUS_DAMAGED = 1
@@ -270,8 +270,10 @@ def repair(
             )
             folder = None if dry_run else carry_out(store, plan)
             left = list(plan.left)
-            if folder is not None:
-                left = _left_after(plan, verify_directory(store, options.path, reads_frames=False))
+            if plan.steps:
+                left = _left_after(
+                    plan, _verify_planned(store, plan) if dry_run else _look_again(store, plan)
+                )
     except WalrusError as error:
         _refuse(ctx, error, as_json)
         return
@@ -280,6 +282,31 @@ def repair(
     else:
         _show_repair(plan, left, folder, dry_run)
     ctx.exit(STATUS_DAMAGED if left else 0)
+
+
+def _look_again(store: Backend, plan: RepairPlan) -> VerifyReport:
+    """Verify all but the frames, which no repair changes."""
+    return verify_directory(store, plan.path, reads_frames=False)
+
+
+def _verify_planned(store: Backend, plan: RepairPlan) -> VerifyReport:
+    """Verify what the plan would make of the directory, in memory. Raises: as ``verify_directory``."""
+    with open_look(store, plan.path, from_medium=False) as look:
+        names = look.names()
+        for step in plan.steps:
+            if step.action == WRITE:
+                file = look.files.add(step.path)
+                # A copy may lie behind the end of a file that was cut short.
+                file.reserve(step.at_bytes, len(step.data))
+                file.write(step.at_bytes, step.data)
+                continue
+            if os.path.basename(step.path) in names:
+                look.backend.remove(step.path)
+            if step.action != REMOVE:
+                handle = look.backend.create(step.path, size_bytes=len(step.data))
+                look.files.add(step.path, handle).write(0, step.data)
+        look.files.close()
+        return _look_again(look.backend, plan)
 
 
 def _left_after(plan: RepairPlan, after: VerifyReport) -> list[Finding]:

@@ -58,7 +58,7 @@ def doctor(
     """Examine the place of a log: file system, space, limits, backends, how long a sync takes.
 
     The directory need not exist; then its nearest parent is examined. Nothing is left behind. Ends with
-    what would go wrong here. Exit status: 0 nothing; 1 something; others as for every command.
+    what would go wrong here. Exit status: 0 nothing; 1 something; 2 it could not be told.
     """
     settings = log_settings(data_dir, key, backend)
     options, problem = choose(settings)

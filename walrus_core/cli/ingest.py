@@ -16,6 +16,7 @@ import click
 from attrs import define, field
 
 from walrus_core.cli.common import log_options, log_settings, writer_options
+from walrus_core.cli.interrupts import Interrupts, receiving
 from walrus_core.cli.lines import LineSource
 from walrus_core.cli.output import (
     Advance,
@@ -84,6 +85,7 @@ class Ingest:
     advance: Advance
     acknowledge: Callable[[str, int], None]
     note: Tell
+    interrupts: Interrupts
     outcome: Outcome = field(factory=Outcome)
     _done_bytes: int = 0
     _done_lines: int = 0
@@ -175,12 +177,27 @@ class Ingest:
 
     def _append(self, result: TopicOutcome, lines: LineSource) -> None:
         topic = result.topic
-        while batch := lines.take(self.batch_count, BATCH_BYTES):
-            offsets = self.wal.batch_append_for_topic(topic, batch)
-            self.acknowledge(topic, offsets.stop)
-            result.entries += len(batch)
-            result.bytes += sum(map(len, batch))
-            self._advance(topic, lines)
+        try:
+            with self.interrupts.kept():
+                while batch := lines.take(self.batch_count, BATCH_BYTES, self.interrupts):
+                    offsets = self.wal.batch_append_for_topic(topic, batch)
+                    self.acknowledge(topic, offsets.stop)
+                    result.entries += len(batch)
+                    result.bytes += sum(map(len, batch))
+                    self._advance(topic, lines)
+        except KeyboardInterrupt:
+            self._tell_loss(topic, lines)
+            raise
+
+    def _tell_loss(self, topic: str, lines: LineSource) -> None:
+        """Say what was read from a pipe and is in no entry: a line without its end, and after a second
+        interrupt whole lines."""
+        lost_count = lines.read_count - self.wal.next_offset(topic)
+        lost = [count_text(lost_count, "line")] if lost_count > 0 else []
+        if lines.begun_bytes:
+            lost.append(f"the first {count_text(lines.begun_bytes, 'byte')} of a line")
+        if self.interrupts.keeps and lost:
+            tell(f"topic {topic!r}: {' and '.join(lost)} were read from a pipe and are not appended")
 
     def _advance(self, topic: str, lines: LineSource) -> None:
         self.advance(topic, self._done_bytes + lines.byte_count, self._done_lines + lines.line_count)
@@ -274,7 +291,7 @@ def show_outcome(outcome: Outcome, path: str, to: Tell) -> None:
     type=click.IntRange(1, BATCH_COUNT_MAX),
     default=BATCH_COUNT_DEFAULT,
     show_default=True,
-    help=f"Lines appended at once, all or none: 1 to {BATCH_COUNT_MAX}.",
+    help=f"Lines appended at once, all or none: 1 to {BATCH_COUNT_MAX}; fewer before a wait for a pipe.",
 )
 @click.option(
     "--ack", is_flag=True, help='Write "TOPIC NEXT_OFFSET" after each batch, as soon as it is appended.'
@@ -304,9 +321,11 @@ def ingest(
     Run again after a kill, or when the files have grown by whole lines, it goes on where the topic
     ends, after comparing what the topic still holds with the files; where that differs, it refuses
     and appends nothing. When it ends without an error, everything is durable. To read a pipe, give
-    /dev/stdin as FILE, and --topic.
+    /dev/stdin as FILE, and --topic: what has come is appended before it waits for more, and also at
+    an interrupt (SIGINT, SIGTERM), which leaves no whole line between the pipe and the topic.
     """
     topics = plan(files, topic, topic_per_file)
+    total_bytes = total_size(files)
     note: Tell = (lambda message: None) if quiet else tell
 
     def acknowledge(name: str, next_offset: int) -> None:
@@ -316,11 +335,12 @@ def ingest(
             write_line(f"{printable(name)} {next_offset}")
 
     builder = log_settings(data_dir, key, backend, fsync, checksum)
-    with builder.build() as wal:
+    is_live = total_bytes is None  # what an interrupt would lose, nobody could read again
+    with receiving(keeps=is_live) as interrupts, builder.build() as wal:
         for message in recovery_notes(wal.recovery_report):
             note(message)
-        with progress_bar(total_size(files), wanted=not quiet) as advance:
-            run = Ingest(wal, batch_count, advance, acknowledge, note)
+        with progress_bar(total_bytes, wanted=not quiet) as advance:
+            run = Ingest(wal, batch_count, advance, acknowledge, note, interrupts)
             for name, paths in topics:
                 run.add(name, paths)
             outcome = run.finish()

@@ -7,10 +7,13 @@ of a file needs no end. The n-th line of the row (from 0) is what the entry at o
 from __future__ import annotations
 
 import io
+import os
+import stat
 from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Optional
 
+from walrus_core.cli.interrupts import Interrupts, has_input
 from walrus_core.errors import EntryTooLargeError, storage_error
 
 CHUNK_BYTES = 256 * 1024
@@ -29,6 +32,8 @@ class LineSource:
         self._line_bytes_max = line_bytes_max
         self._file: Optional[io.FileIO] = None
         self._path = ""
+        self._is_regular = True
+        """Of the file in hand: a read of it waits for nobody, and can be done again."""
         self._lines: list[bytes] = []
         """Whole lines of the last chunk; those before ``_at`` are handed out."""
         self._at = 0
@@ -54,16 +59,30 @@ class LineSource:
         """Close the file in hand."""
         self._close_file()
 
-    def take(self, count: int, bytes_max: int) -> list[bytes]:
+    @property
+    def read_count(self) -> int:
+        """Whole lines that were read, handed out or not."""
+        return self._found_count
+
+    @property
+    def begun_bytes(self) -> int:
+        """Bytes of a line whose end is not read yet."""
+        return self._pieces_bytes
+
+    def take(self, count: int, bytes_max: int, interrupts: Optional[Interrupts] = None) -> list[bytes]:
         """Return the next ``count`` lines, fewer once they have ``bytes_max`` bytes, [] at the end.
 
-        The lines before one that is too long are handed out first. Raises: EntryTooLargeError: the
-        next line is too long; it is named. StorageError: a file cannot be read.
+        The lines before one that is too long are handed out first. With ``interrupts`` also those
+        before a read of a pipe that would wait; then an interrupt is let through only where all
+        whole lines that were read are handed out.
+
+        Raises: EntryTooLargeError: the next line is too long; it is named. StorageError: a file
+        cannot be read.
         """
         batch: list[bytes] = []
         total_bytes = 0
         while len(batch) < count and total_bytes < bytes_max:
-            if self._at == len(self._lines) and not self._fill(raises=not batch):
+            if self._at == len(self._lines) and not self._fill(bool(batch), interrupts):
                 break
             part = self._lines[self._at : self._at + count - len(batch)]
             self._at += len(part)
@@ -79,17 +98,41 @@ class LineSource:
         # Of several files that begin at one line all but the last are empty.
         return f"{self._paths[at]}, line {line - self._first_lines[at] + 1}"
 
-    def _fill(self, raises: bool) -> bool:
-        """Read on until there is a line; False at the end, or before a failure unless ``raises``."""
+    def _fill(self, has_some: bool, interrupts: Optional[Interrupts]) -> bool:
+        """Read on until there is a line.
+
+        Returns: False at the end, and before a failure or a wait where the caller ``has_some`` lines.
+        """
         self._lines, self._at = [], 0
         while not self._lines:
             if self._failure is not None:
-                if raises:
+                if not has_some:
                     raise self._failure
                 return False
-            if self._file is None and not self._open_next():
+            if interrupts is not None and has_some and self._may_wait(interrupts):
+                return False
+            if not self._await_input(interrupts):
                 return False
             self._split(self._read())
+        return True
+
+    def _may_wait(self, interrupts: Interrupts) -> bool:
+        """True where going on may wait for another process, or an interrupt is to be raised."""
+        if interrupts.is_pending:
+            return True
+        if self._file is None:  # opening a named pipe waits for who writes it
+            return bool(self._waiting) and not os.path.isfile(self._waiting[-1])
+        return not self._is_regular and not has_input(self._file)
+
+    def _await_input(self, interrupts: Optional[Interrupts]) -> bool:
+        """Wait, taking nothing, until a read would return; False where no file is left."""
+        if interrupts is None:
+            return self._file is not None or self._open_next()
+        with interrupts.let_through():
+            if self._file is None and not self._open_next():
+                return False
+            if self._file is not None and not self._is_regular:
+                has_input(self._file, timeout_ms=None)
         return True
 
     def _split(self, chunk: bytes) -> None:
@@ -142,6 +185,7 @@ class LineSource:
             self._file = io.FileIO(self._path, "rb")
         except OSError as error:
             raise storage_error(error, self._path, "read") from error
+        self._is_regular = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
         self._first_lines.append(self._found_count)
         self._paths.append(self._path)
         return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Optional
@@ -53,11 +54,50 @@ def count_text(count: int, thing: str) -> str:
     return f"{count:,} {plural}"
 
 
+def open_missing_streams() -> None:
+    """Let the output streams that the process was started without (``>&-``) lead to nothing.
+
+    Their descriptors are taken as well: else the next file that is opened gets one of them, and what
+    anybody writes there ends in a segment. Standard input stays closed: nothing is not an empty file.
+    """
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is not None:
+            continue
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        if nothing != descriptor and not _is_open(descriptor):
+            os.dup2(nothing, descriptor)
+            os.close(nothing)
+            nothing = descriptor
+        stream = open(nothing, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+        setattr(sys, name, stream)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
 def tell(message: str) -> None:
-    """Write one line to standard error, as "walrus: ..."."""
+    """Write one line to standard error, as "walrus: ..."; where that takes no more, it is lost."""
     lines = (line.strip() for line in message.splitlines())
     text = printable(" ".join(line for line in lines if line))
-    print(f"walrus: {text}", file=sys.stderr, flush=True)
+    try:
+        print(f"walrus: {text}", file=sys.stderr, flush=True)
+    except OSError:  # no reason to end otherwise: what is told is beside the results
+        drop_broken_output()
+
+
+def tell_unexpected(error: BaseException) -> None:
+    """Tell an error that no command knows: what and where; in Python's development mode all of it."""
+    if sys.flags.dev_mode:
+        with suppress(OSError):
+            traceback.print_exception(error)
+    what = "".join(traceback.format_exception_only(error))
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    tell(f"unexpected {what} ({place.filename}, line {place.lineno}; PYTHONDEVMODE=1 shows the traceback)")
 
 
 def write_bytes(data: bytes) -> None:
@@ -92,14 +132,18 @@ def json_text(value: object) -> str:
 
 
 def drop_broken_output() -> None:
-    """Point standard output at nothing if it takes no more; else the interpreter's last flush complains."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        with suppress(OSError, ValueError):  # a stream without a descriptor: nothing is flushed at exit
-            nothing = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nothing, sys.stdout.fileno())
-            os.close(nothing)
+    """Point an output stream at nothing if it takes no more.
+
+    Else the interpreter's last flush fails, and gives the process a status of its own.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with suppress(OSError, ValueError):  # a stream without a descriptor: nothing is flushed at exit
+                nothing = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nothing, stream.fileno())
+                os.close(nothing)
 
 
 def make_table(columns: Sequence[tuple[str, bool]]) -> Table:
@@ -126,8 +170,17 @@ def show_table(table: Table) -> None:
     """Write a table to standard output, unfolded where that is no terminal. Raises as ``write_bytes``."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
-    console = Console(file=sys.stdout, width=width, markup=False, highlight=False, emoji=False)
+    is_terminal = sys.stdout.isatty()
+    console = Console(
+        file=sys.stdout,
+        width=None if is_terminal else WIDTH_WITHOUT_TERMINAL,
+        # Variables such as FORCE_COLOR would make a terminal of a pipe: escapes, padding, and with
+        # TERM=dumb 80 columns whatever the width.
+        force_terminal=None if is_terminal else False,
+        markup=False,
+        highlight=False,
+        emoji=False,
+    )
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():
