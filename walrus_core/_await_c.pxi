@@ -10,8 +10,8 @@ cdef enum:
 cdef class Queue:
     """The futures of one topic on one loop, offsets ascending: ``futures[first:]`` wait.
 
-    Python code runs only where a future is asked or settled: a signal handler may come in there, and
-    add more or settle, so nothing that was read before is believed afterwards.
+    Python code runs only where a future is asked or settled, and where the collector does: a signal handler
+    or a finaliser may come in there, and add more or settle, so nothing read before is believed afterwards.
     """
 
     cdef object topic
@@ -74,7 +74,12 @@ cdef class Queue:
         return count
 
     cdef int _forget_settled(self) except -1:
-        cdef list left = self.futures[self.first:]
+        cdef list left = []
+        cdef Py_ssize_t at = self.first
+        # One by one: a new list of a size may run the collector, whose finalisers may add some meanwhile.
+        while at < PyList_GET_SIZE(self.futures):
+            left.append(self.futures[at])
+            at += 1
         memmove(self.offsets, self.offsets + self.first, PyList_GET_SIZE(left) * sizeof(uint64_t))
         # In one step for all others: the last reference to a future may run code of anybody.
         self.first = 0
@@ -107,7 +112,8 @@ cdef class Waiters:
         if found != NULL:
             queue = <Queue> found
         else:
-            queue = self._by_topic[topic] = Queue.__new__(Queue, topic)
+            # A new object may run the collector as well, and that this very function.
+            queue = <Queue> self._by_topic.setdefault(topic, Queue.__new__(Queue, topic))
         return queue.add(offset, future)
 
     def settle(self, failure):

@@ -250,7 +250,8 @@ cdef class Front:
             # First, and here, so that an interrupt leaves nothing in flight that nobody looks after.
             self._in_flight.watched = True
             try:
-                self._request_sync()
+                # Where no thread can be had now, the next append asks again.
+                self._in_flight.watched = self._request_sync()
             except BaseException:
                 self._in_flight.watched = False
                 raise
@@ -329,7 +330,8 @@ cdef class Front:
         damage is passed and listed in ``damages``. StorageError: the cursor has not moved.
 
         Durability: strictly-at-once: the checkpoint is durable before the call returns (and if it
-        never returns, the entry counts as read). At-least-once: every ``persist_every`` entries.
+        never returns, the entry counts as read). At-least-once: every ``persist_every`` entries,
+        and at the first one that a new name reads.
         """
         cdef Ready ready
         cdef Entry entry

@@ -152,11 +152,12 @@ class Front:
         damage is passed and listed in ``damages``. StorageError: the cursor has not moved.
 
         Durability: strictly-at-once: the checkpoint is durable before the call returns (and if it
-        never returns, the entry counts as read). At-least-once: every ``persist_every`` entries.
+        never returns, the entry counts as read). At-least-once: every ``persist_every`` entries,
+        and at the first one that a new name reads.
         """
         return self._read_one(topic, checkpoint, cursor, on_corruption)
 
-    def _request_sync(self) -> None:
+    def _request_sync(self) -> bool:
         raise NotImplementedError
 
     # --- the long way, which ``Walrus`` and its bases have ------------------------------------------

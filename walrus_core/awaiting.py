@@ -28,8 +28,7 @@ class Awaiting(Loops):
 
     def _new(self, loop: asyncio.AbstractEventLoop) -> Waiters:
         with self._lock:
-            waiters = self.loops[loop] = Waiters()
-        return waiters
+            return self.loops.setdefault(loop, Waiters())
 
     def tell(self) -> None:
         """Something became durable, or nothing will any more. Called on any thread."""

@@ -6,14 +6,13 @@ where options come from (``builder.py``) and what they do.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from typing import Any, Optional, Union
 
 from attrs import field, frozen
 
 from walrus_core import format as fmt
-from walrus_core.errors import ConfigError, InvalidTopicError, storage_error
+from walrus_core.errors import ConfigError, InvalidTopicError
 
 ON_CORRUPTION = ("raise", "skip")
 SCHEDULES = ("each", "interval", "never")
@@ -91,7 +90,7 @@ class FsyncSchedule:
     def __attrs_post_init__(self) -> None:
         if self.kind == "interval":
             _whole_number("fsync_ms", self.interval_ms, 1, INTERVAL_MS_MAX)
-        elif self.interval_ms:
+        elif self.interval_ms != 0 or isinstance(self.interval_ms, bool):
             reason = f"a schedule {self.kind!r} has no interval, not {shown(self.interval_ms)}"
             raise ConfigError(option="fsync_ms", reason=reason)
 
@@ -186,18 +185,9 @@ def _check_type(cls: type, option: str) -> Callable[[object, object, object], No
     return check
 
 
-def _absolute(path: object) -> str:
-    """Return the directory's path as it stays whatever becomes the current one while the log is open."""
-    if not isinstance(path, (str, os.PathLike)) or not isinstance(text := os.fspath(path), str):
-        raise ConfigError(option="data_dir", reason=f"must be a str or a path of str, not {shown(path)}")
-    if os.path.isabs(text):
-        return text
-    try:
-        # Where a parent is a link, ".." behind it is not what goes away with it: only Windows says so.
-        has_parent = os.pardir in text.split(os.sep) and os.name != "nt"
-        return os.path.join(os.getcwd(), text) if has_parent else os.path.abspath(text)
-    except OSError as error:
-        raise storage_error(error, text, "find the current directory of") from error
+def _check_path(_instance: object, _attribute: object, value: Any) -> None:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ConfigError(option="data_dir", reason=f"must be a path as str, not {shown(value)}")
 
 
 @frozen(kw_only=True)
@@ -209,7 +199,7 @@ class Options:
     names of installed ones.
     """
 
-    path: str = field(converter=_absolute)
+    path: str = field(validator=_check_path)
     backend: Union[str, Any, None] = field(default=None, validator=_check_backend)
     backend_options: Mapping[str, Any] = field(factory=dict)
     blocked_plugins: tuple[str, ...] = ()

@@ -85,11 +85,14 @@ class Cursor:
 
         Raises: StorageError: the cursor stands where it stood.
         """
-        if offset - self.saved_offset >= persist_every or not self.is_there:
-            # One that is not there after a crash holds back no reclaim then: what it had not read yet
-            # could go, and it would begin behind that.
+        if offset - self.saved_offset >= persist_every or self._must_come():
             self.persist(offset)
         self.ready.move(offset)
+
+    def _must_come(self) -> bool:
+        """True for one that is not there after a crash, where it would hold back no reclaim: what it had not
+        read yet could go, and it would begin behind that. (A poisoned log gives nothing back.)"""
+        return not self.is_there and self._syncer.failure() is None
 
     def seek(self, offset: int) -> None:
         """Set the position, forwards or back, durably. Raises: StorageError: as before."""
@@ -117,8 +120,9 @@ class Cursor:
 
     def note_saved(self, offset: int) -> None:
         """Note that ``offset`` is durable on its page."""
-        self.saved_offset = offset
+        # First: an interrupt before the second leaves one that is kept, at an offset that is durable too.
         self.is_there = True
+        self.saved_offset = offset
 
     def differs(self, offset: int) -> bool:
         """True where the page says something else than ``offset``: behind it, or ahead of it where an

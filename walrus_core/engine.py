@@ -12,9 +12,12 @@ import time
 from collections.abc import Callable
 from typing import Any, Optional
 
+from attrs import evolve
+
 from walrus_core import format as fmt
 from walrus_core import lifetime
 from walrus_core.allocator import Allocator, new_log_id
+from walrus_core.backend import Backend
 from walrus_core.block import Block
 from walrus_core.config import DEFAULT_CURSOR, Options
 from walrus_core.cursor import Cursor, persist_moved
@@ -27,6 +30,7 @@ from walrus_core.front import Express
 from walrus_core.gate import CLOSED, FORKED, OPEN, Door, Gate
 from walrus_core.lock import DirectoryLock
 from walrus_core.memory import MemoryBackend
+from walrus_core.paths import absolute
 from walrus_core.plugins import backend_of, observers_of
 from walrus_core.reclaim import Reclaimer
 from walrus_core.recovery import Recovered, finish, recover
@@ -46,10 +50,10 @@ class Engine:
         Raises: LockedError, PluginError, CorruptionError, UnsupportedVersionError, StorageError:
         everything that was taken is given back.
         """
+        quiet = os.environ.get("WALRUS_QUIET", "") not in ("", "0")
+        options, self.backend, self.events = _resolve(options, quiet)
         self.options = options
         self._waits = options.fsync_schedule.kind == "each"
-        quiet = os.environ.get("WALRUS_QUIET", "") not in ("", "0")
-        self.events = Events(observers_of(options), quiet)
         self.express = Express()
         # Where every append waits for its sync, only those in flight may go past the lock.
         self.express_in_flight = Express() if self._waits else self.express
@@ -64,7 +68,6 @@ class Engine:
         self._is_released = False
         self._flusher = Flusher(self, options.fsync_schedule.interval_ms / 1000, self.gate.warn)
         self.damages: dict[Damage, None] = {}
-        self.backend = backend_of(options)
         self.files = FileCache(self.backend, options.open_files_max, self.gate)
         self._lock: Optional[DirectoryLock] = None
         try:
@@ -206,6 +209,12 @@ class Engine:
             with self.reclaimer.lock:
                 known.setdefault(cursor.name, cursor)
 
+    def forget_unmoved(self, cursor: Cursor) -> None:
+        """Take back ``keep_cursor`` for a new one whose first move failed: it must not hold back reclaim."""
+        if not cursor.is_there:
+            with self.reclaimer.lock:
+                self._cursors_by_topic[cursor.topic.name].pop(cursor.name, None)
+
     def visible_end(self, topic: Topic) -> int:
         """Return the offset below which readers see entries.
 
@@ -248,17 +257,19 @@ class Engine:
             # A usage error here says that the log was closed or dropped meanwhile. A failed sync
             # has poisoned the log; a full disk waits for space: the next tick tries.
             self.gate.warn("background work on %s: %s", self.options.path, error)
-        except BaseException as error:
-            # Neither a defect of ours nor SystemExit may end syncing in silence: no more writes are taken.
-            failure = StorageError(path=self.options.path, operation="sync", errno=None, reason=repr(error))
-            self.gate.poison(failure)
-            self.syncer.awaiting.tell()
+        except Exception as error:
+            self.fail(error)
         return not self.syncer.is_idle and self.options.fsync_schedule.kind != "never"
 
-    def request_sync(self) -> None:
-        """Let the flusher sync what is in flight, where no schedule does."""
-        if self.options.fsync_schedule.kind != "interval":
-            self._flusher.wake()
+    def fail(self, error: BaseException) -> None:
+        """Take no more writes: a defect of ours, or SystemExit, must not end syncing in silence."""
+        failure = StorageError(path=self.options.path, operation="sync", errno=None, reason=repr(error))
+        self.gate.poison(failure)
+        self.syncer.awaiting.tell()
+
+    def request_sync(self) -> bool:
+        """Let the flusher sync what is in flight, where no schedule does. Returns: whether it will come."""
+        return self.options.fsync_schedule.kind == "interval" or self._flusher.wake()
 
     def sync(self) -> None:
         """Make all entries and all cursors durable. Raises: SyncFailedError, PoisonedError."""
@@ -373,3 +384,15 @@ class Engine:
         self._flusher.forget_in_child()
         if not self._is_released:
             self.gate.leave(FORKED)
+
+
+def _resolve(options: Options, quiet: bool) -> tuple[Options, Backend, Events]:
+    """Return the options with the directory's path as it stays, the backend and the observers of a log."""
+    backend = backend_of(options)
+    try:
+        if backend.capabilities.files:
+            options = evolve(options, path=absolute(options.path))
+        return options, backend, Events(observers_of(options), quiet)
+    except BaseException:
+        backend.close()
+        raise

@@ -21,6 +21,9 @@ class Worker(Protocol):
     def tick(self) -> bool:
         """Do what is due. Returns: whether something is left for the next interval."""
 
+    def fail(self, error: BaseException) -> None:
+        """Take note that ``tick`` has raised: what is due will not be done."""
+
 
 class Flusher:
     """Starts and stops the thread. Threads: any thread may call any method."""
@@ -148,6 +151,9 @@ def _work(
         try:
             with working:
                 again = target.tick()
+        except BaseException as error:
+            target.fail(error)
+            again = False
         finally:
             _run_last(working, last)
         del target

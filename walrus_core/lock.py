@@ -16,7 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Hashable
-from typing import Optional
+from typing import Any, Optional
 
 from walrus_core import format as fmt
 from walrus_core.errors import LockedError, is_harmless, storage_error
@@ -53,6 +53,15 @@ def _lock_descriptor(descriptor: int, is_shared: bool) -> None:
         _lock_windows(descriptor)
         return
     fcntl.flock(descriptor, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+
+
+def _unlock_descriptor(descriptor: int) -> None:
+    """Give the lock up for every process that has the open file. On Windows the close does."""
+    # Where it fails the close does, too, for all but such a child.
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _lock_windows(descriptor: int) -> None:
@@ -113,7 +122,7 @@ class DirectoryLock:
     """
 
     # Defaults of the class: a lock whose construction was interrupted can still be dropped.
-    _descriptor = -1
+    _opened: Any = ()
     _key: Optional[Hashable] = None
     _is_writer = False
     """The lock of the file is ours alone, so what stands in it is ours to write."""
@@ -134,6 +143,8 @@ class DirectoryLock:
         self._path = path
         self._read_only = read_only
         self._token = Holder()
+        self._opened = []
+        """The descriptor of the file, where there is one: opening and noting it are one step."""
         on_disk = identity is None
         others = ""
         if on_disk:
@@ -158,6 +169,18 @@ class DirectoryLock:
             raise
         if others and warn is not None:
             warn("the directory %s can be written to by %s, who could replace files of the log", path, others)
+
+    @property
+    def _descriptor(self) -> int:
+        return self._opened[-1] if self._opened else -1
+
+    def _open(self, path: str, flags: int) -> None:
+        # One call from C: neither an interrupt nor a fork of another thread finds it open and unknown.
+        self._opened.extend(map(os.open, (path,), (flags,), (0o600,)))
+
+    def _close(self) -> None:
+        # As in ``_open``.
+        self._opened.extend(filter(None, map(os.close, map(self._opened.pop, (-1,)))))
 
     def _register(self, key: Hashable) -> Holder:
         """Enter the registry, unless somebody else is there. Returns: who is.
@@ -214,7 +237,7 @@ class DirectoryLock:
             # Looked at before it is opened, since opening a pipe waits and some devices do something;
             # and again below, because the name may stand for another file by then.
             _check_regular(os.lstat(path), path)
-            self._descriptor = os.open(path, flags | (os.O_RDONLY if self._read_only else os.O_RDWR))
+            self._open(path, flags | (os.O_RDONLY if self._read_only else os.O_RDWR))
         except FileNotFoundError:
             if self._read_only:
                 raise
@@ -223,10 +246,10 @@ class DirectoryLock:
 
     def _make_file(self, path: str, flags: int) -> None:
         try:
-            self._descriptor = os.open(path, flags | os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            self._open(path, flags | os.O_RDWR | os.O_CREAT | os.O_EXCL)
         except FileExistsError:
             # Another process made it meanwhile; what it is, the caller looks at.
-            self._descriptor = os.open(path, flags | os.O_RDWR)
+            self._open(path, flags | os.O_RDWR)
         else:
             if hasattr(os, "fchmod"):
                 os.fchmod(self._descriptor, 0o600)
@@ -248,9 +271,10 @@ class DirectoryLock:
     def drop(self) -> None:
         """Give the lock up without a change of the file; idempotent."""
         # The file first: who finds the registry empty takes it.
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        if self._opened:
+            # Not only by the close: a child that was forked while the file was being opened has it as well.
+            _unlock_descriptor(self._descriptor)
+            self._close()
         key = self._key
         if key is not None:
             with _registry_lock:
@@ -262,10 +286,9 @@ class DirectoryLock:
     def forget_in_child(self) -> None:
         """After fork, in the child: drop the inherited descriptor, so that the parent's close
         really releases the lock."""
-        descriptor, self._descriptor = self._descriptor, -1
         self._key = None
-        if descriptor >= 0:
-            os.close(descriptor)
+        if self._opened:
+            self._close()
 
     def __del__(self) -> None:
         # A log that was dropped unclosed: the descriptor is all there is to give back, no I/O.

@@ -30,11 +30,13 @@ def log_ids_of_segments(
 ) -> list[bytes]:
     """Return the log ids that segments with a sound header name, the most frequent one first.
 
-    ``own``: what cursors.db names; where the two copies of a header differ that one counts.
+    ``own``: what cursors.db names; where the two copies of a header differ that one counts, and headers that
+    nobody can read count for it unless more name another log.
 
     Raises: StorageError, UnsupportedVersionError.
     """
     counts: Counter[bytes] = Counter()
+    unknown_count = 0
     for sequence, name in sorted(segment_names(names).items()):
         path = os.path.join(directory, name)
         file = files.add(path)
@@ -42,6 +44,10 @@ def log_ids_of_segments(
         header, _is_first = pages.decode_segment_header(area, path, own, sequence)
         if header is not None:
             counts[header.log_id] += 1
+        else:
+            unknown_count += 1
+    if own is not None and unknown_count and unknown_count >= max(counts.values(), default=0):
+        counts[own] += unknown_count
     return [log_id for log_id, _count in counts.most_common()]
 
 

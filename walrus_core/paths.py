@@ -7,7 +7,7 @@ import re
 from typing import Optional
 
 from walrus_core import format as fmt
-from walrus_core.errors import ConfigError
+from walrus_core.errors import ConfigError, storage_error
 
 DATA_DIR_DEFAULT = "wal_files"
 CONFIG_NAME = "walrus.toml"
@@ -68,6 +68,21 @@ def key_directory(key: str) -> str:
         raise ConfigError(option="key", reason="lone surrogates cannot be encoded as UTF-8") from None
     sanitised = re.sub(r"[^A-Za-z0-9._-]", "_", key)[:_KEY_KEPT]
     return f"ns-{sanitised}-{digest}"
+
+
+def absolute(path: str) -> str:
+    """Return a directory's path as it stays whatever becomes the current one later.
+
+    Raises: StorageError: there is no current directory.
+    """
+    if os.path.isabs(path):
+        return path
+    try:
+        # Where a parent is a link, ".." behind it is not what goes away with it: only Windows says so.
+        has_parent = os.pardir in path.split(os.sep) and os.name != "nt"
+        return os.path.join(os.getcwd(), path) if has_parent else os.path.abspath(path)
+    except OSError as error:
+        raise storage_error(error, path, "find the current directory of") from error
 
 
 def default_data_dir() -> str:

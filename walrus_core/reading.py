@@ -42,7 +42,7 @@ class TopicReads(TopicFacts):
             if result.entries:
                 passed = result.entries[0].offset + 1
             if checkpoint and passed > position.offset:
-                position.advance(passed, self._persist_every)
+                self._advance(position, passed)
                 self._admit(found, position)
             entry = result.entries[0] if result.entries else None
         if checkpoint and entry is not None:
@@ -86,7 +86,7 @@ class TopicReads(TopicFacts):
             start = position.start_offset()
             entries, passed = self._read_on(found, start, end_offset, max_bytes, max_entries, skips)
             if checkpoint and passed > position.offset:
-                position.advance(passed, self._persist_every)
+                self._advance(position, passed)
         if checkpoint and entries:
             self._engine.request_reclaim(found)
         return entries
@@ -112,6 +112,13 @@ class TopicReads(TopicFacts):
                 path=engine.gate.path, reason=str(engine.gate.failure)
             ) from engine.gate.failure
         return position, end_offset
+
+    def _advance(self, position: Cursor, offset: int) -> None:
+        try:
+            position.advance(offset, self._persist_every)
+        except BaseException:
+            self._engine.forget_unmoved(position)
+            raise
 
     def _admit(self, topic: Topic, position: Cursor) -> None:
         """Let reads take what is decoded ahead past the lock, up to where a checkpoint is due."""
@@ -208,7 +215,11 @@ class TopicReads(TopicFacts):
                 raise OffsetOutOfRangeError(topic=topic, offset=offset, oldest=oldest, next=end_offset)
             position = self._engine.cursor(found, cursor)
             self._engine.keep_cursor(position)
-            position.seek(offset)
+            try:
+                position.seek(offset)
+            except BaseException:
+                self._engine.forget_unmoved(position)
+                raise
         self._engine.request_reclaim(found)
 
 

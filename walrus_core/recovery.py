@@ -134,7 +134,9 @@ def _check_own(cursors: CursorFile, inventory: Inventory) -> None:
     """Raises: CorruptionError: all segments are of another log than cursors.db, which was copied or restored
     into the wrong directory. Going on would begin a new log beside entries that nobody sees any more."""
     names = [name for name in inventory.foreign if parse_segment_name(name) is not None]
-    if names and not inventory.segments:
+    # Those that nobody can read may be of this log; who has most is believed, as in ``log_ids_of_segments``.
+    unknown_count = sum(damage.kind == "segment header" for damage in inventory.damages)
+    if len(names) > unknown_count and not inventory.segments:
         raise CorruptionError(
             message=f"{cursors.file.path} is of another log than the segments beside it, such as {names[0]}: "
             "put the right one in its place, make it anew with walrus repair --rebuild-cursors, or take "

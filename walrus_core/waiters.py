@@ -48,7 +48,8 @@ class PureWaiters:
         """Take in a future for the entry at ``offset``, which is behind those of the topic that wait."""
         queue = self._by_topic.get(topic)
         if queue is None:
-            queue = self._by_topic[topic] = deque()
+            # A new object may run the collector, and a finaliser this very function.
+            queue = self._by_topic.setdefault(topic, deque())
         queue.append((offset, future))
 
     def settle(self, failure: Optional[BaseException]) -> None:

@@ -144,9 +144,9 @@ class Walrus(TopicReads):
             self._engine.request_sync()
         return offset
 
-    def _request_sync(self) -> None:
-        """Ask for a sync of what went the express way; see ``append_nowait``."""
-        self._engine.request_sync()
+    def _request_sync(self) -> bool:
+        """Ask for a sync of what went the express way. Returns: whether it will come."""
+        return self._engine.request_sync()
 
     def _topic_for(self, topic: str, data: Any) -> Topic:
         """Return the topic, made for an entry that could be appended. Raises: nothing changed."""
@@ -202,8 +202,9 @@ class Walrus(TopicReads):
         offset = self.append_nowait(topic, data)
         found = self._topics[topic]
         if found.durable_offset <= offset:
-            if not self._waits:  # else it was done by now
-                self._engine.request_sync()
+            # With sync-each it was asked for by now, unless there was no thread to ask.
+            if not (self._waits and self._in_flight.watched) and not self._engine.request_sync():
+                self.wait_durable(topic, offset)
             await self._until(loop, found, offset)
         return offset
 

@@ -11,7 +11,7 @@ from walrus_core import FsyncSchedule, ReadConsistency, Walrus, WalrusBuilder
 from walrus_core.config import Options
 from walrus_core.errors import ConfigError, StorageError
 from walrus_core.memory import MemoryBackend
-from walrus_core.paths import key_directory
+from walrus_core.paths import absolute, key_directory
 
 SMALL = {"block_size": 16384, "blocks_per_segment": 4}
 """Where entries are appended: a segment of the default size is a gigabyte, also in memory."""
@@ -31,7 +31,7 @@ def in_directory(tmp_path, monkeypatch):
 def test_the_documented_defaults(in_directory):
     with Walrus() as wal:
         options = wal.options
-    assert options.path == str(in_directory / "wal_files")
+    assert options.path == "wal_files"
     assert options.block_size_bytes == 10_485_760
     assert options.blocks_per_segment == 100
     assert options.checksum == "fnv1a64"
@@ -62,8 +62,7 @@ EACH = FsyncSchedule.sync_each()
 )
 def test_constructors(in_directory, build, key, consistency, schedule):
     with build() as wal:
-        default = str(in_directory / "wal_files")
-        expected = default if key is None else os.path.join(default, key_directory(key))
+        expected = "wal_files" if key is None else os.path.join("wal_files", key_directory(key))
         assert wal.path == wal.options.path == expected
         assert wal.options.consistency == (consistency or ReadConsistency.strictly_at_once())
         assert wal.options.fsync_schedule == (schedule or FsyncSchedule.milliseconds(200))
@@ -130,12 +129,12 @@ def test_options_are_frozen(tmp_path):
 def test_the_environment_names_directory_and_namespace(in_directory, monkeypatch):
     monkeypatch.setenv("WALRUS_DATA_DIR", "from-environment")
     with Walrus() as wal:
-        assert wal.path == str(in_directory / "from-environment")
+        assert wal.path == "from-environment"
     monkeypatch.setenv("WALRUS_INSTANCE_KEY", "key-of-environment")
     with Walrus() as wal:
-        assert wal.path == str(in_directory / "from-environment" / key_directory("key-of-environment"))
+        assert wal.path == os.path.join("from-environment", key_directory("key-of-environment"))
     with Walrus(key="mine") as wal:
-        assert wal.path == str(in_directory / "from-environment" / key_directory("mine"))
+        assert wal.path == os.path.join("from-environment", key_directory("mine"))
     with Walrus(in_directory / "explicit") as wal:
         assert wal.path == str(in_directory / "explicit")
     with Walrus(in_directory / "explicit", key="mine") as wal:
@@ -143,7 +142,7 @@ def test_the_environment_names_directory_and_namespace(in_directory, monkeypatch
     monkeypatch.setenv("WALRUS_DATA_DIR", "")
     monkeypatch.setenv("WALRUS_INSTANCE_KEY", "")
     with Walrus() as wal:
-        assert wal.path == str(in_directory / "wal_files")
+        assert wal.path == "wal_files"
 
 
 def test_the_environment_is_read_at_each_construction(in_directory, monkeypatch):
@@ -154,7 +153,7 @@ def test_the_environment_is_read_at_each_construction(in_directory, monkeypatch)
         monkeypatch.setenv("WALRUS_DATA_DIR", "changed-meanwhile")
         paths.append(wal.path)
         wal.close()
-    assert paths == [str(in_directory / "one"), str(in_directory / "two")]
+    assert paths == ["one", "two"]
 
 
 @pytest.mark.parametrize("kind", ["fd", "mmap"])
@@ -408,7 +407,7 @@ def test_a_consistency_that_is_none_is_refused(persist_every):
         ReadConsistency(persist_every)
 
 
-@pytest.mark.parametrize("path", [5, b"log", None])
+@pytest.mark.parametrize("path", [5, b"log", None, "", "nul\0"])
 def test_a_path_that_is_none_is_refused(path):
     with pytest.raises(ConfigError, match="data_dir"):
         Options(path=path)
@@ -418,7 +417,7 @@ def test_a_path_with_a_parent_in_it_means_what_the_system_says(tmp_path, monkeyp
     (tmp_path / "far" / "inner").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "far" / "inner")
     monkeypatch.chdir(tmp_path)
-    path = Options(path=os.path.join("link", "..", "log")).path
+    path = absolute(os.path.join("link", "..", "log"))
     assert os.path.isabs(path)
     if os.name != "nt":
         assert os.path.realpath(path) == str(tmp_path / "far" / "log")
@@ -433,6 +432,20 @@ def test_a_directory_that_is_gone_has_no_relative_path(tmp_path, monkeypatch):
         pytest.skip("this system keeps the current directory")
     try:
         with pytest.raises(StorageError, match="current directory"):
-            Options(path="log")
+            absolute("log")
     finally:
         monkeypatch.undo()
+
+
+def test_the_path_of_a_backend_without_files_is_its_own(memory_store):
+    """It may be anything, such as the address of a bucket."""
+    with Walrus("store://bucket/log", backend=memory_store.backend(), **SMALL) as wal:
+        assert wal.path == "store://bucket/log"
+
+
+def test_a_relative_path_means_what_it_means_at_the_open(tmp_path, monkeypatch, file_kind):
+    options = Walrus.builder().data_dir("log").backend(file_kind("fd")()).set(**SMALL).options()
+    (tmp_path / "later").mkdir()
+    monkeypatch.chdir(tmp_path / "later")
+    with Walrus.from_options(options) as wal:
+        assert wal.path == wal.options.path == str(tmp_path / "later" / "log")

@@ -10,7 +10,8 @@ from helpers import LOOSE, NEVER, WHOLE_BLOCK, contents, two_topics, with_faults
 
 from walrus_core import CorruptionError, pages
 from walrus_core.errors import UnsupportedVersionError
-from walrus_core.format import PAGE_SIZE
+from walrus_core.format import PAGE_SIZE, SEGMENT_HEADER_SIZE
+from walrus_core.verify import verify_directory
 
 
 def page_of(store, topic: bytes, cursor: bytes = b"") -> int:
@@ -278,3 +279,33 @@ def test_a_cursor_file_of_another_log_is_refused_before_a_new_log_begins_beside_
     assert {name: store.read_file(name) for name in store.names()} == before
     store.write_file("cursors.db", own)
     assert contents(store.open(), "t") == [b"mine"]
+
+
+@pytest.mark.parametrize("foreign_count", [1, 3])
+def test_segments_that_nobody_can_read_may_be_those_of_the_cursor_file(store, make_store, foreign_count):
+    """One stray file beside them proves nothing; if most are of another log, the directory is."""
+    wal = store.open()
+    for number in range(5):
+        wal.append_for_topic("t", bytes([number]) * WHOLE_BLOCK)
+    wal.close()
+    own = store.names(".wal")
+    assert len(own) == 2
+    for name in own:
+        store.patch(name, 0, bytes(SEGMENT_HEADER_SIZE))
+    other = make_store(store.kind, "other")
+    wal = other.open()
+    wal.append_for_topic("t", b"of another")
+    wal.close()
+    (segment,) = other.names(".wal")
+    for number in range(foreign_count):
+        store.write_file(f"{900 + number:020d}.wal", other.read_file(segment))
+    if foreign_count > len(own):
+        with pytest.raises(CorruptionError, match="of another log than the segments"):
+            store.open()
+        return
+    wal = store.open()
+    assert wal.next_offset("t") == 5
+    assert {damage.kind for damage in wal.recovery_report.damages} == {"segment header", "missing block"}
+    wal.close()
+    report = verify_directory(store.backend(), store.path)
+    assert "cursors.db of another log" not in {finding.kind for finding in report.findings}

@@ -111,7 +111,7 @@ def test_a_failed_sync_reaches_everyone_who_waits(memory_store):
 def test_who_awaits_is_told_of_a_failure_that_was_no_sync(memory_store, monkeypatch, end):
     wal = memory_store.open(fsync_schedule=EACH)
     wal.append_for_topic("t", b"first")
-    monkeypatch.setattr(Flusher, "wake", lambda _self: None)
+    monkeypatch.setattr(Flusher, "wake", lambda _self: True)
 
     async def main() -> None:
         task = asyncio.ensure_future(wal.append_async("t", b"second"))
@@ -286,3 +286,38 @@ def test_awaiting_without_a_loop_of_asyncio_appends_nothing(memory_store):
     with pytest.raises(RuntimeError, match="no running event loop"):
         wal.append_async("t", b"x").send(None)
     assert wal.topics() == []
+
+
+def test_awaits_where_no_thread_can_be_had_are_over_all_the_same(memory_store, monkeypatch):
+    """Who cannot be helped by the background thread syncs by itself."""
+    wal = memory_store.open(fsync_schedule=EACH)
+    wal.append_for_topic("t", b"first")
+    monkeypatch.setattr(Flusher, "wake", lambda _self: False)
+
+    async def main() -> list[int]:
+        one = await asyncio.wait_for(wal.append_async("t", b"one"), 20)
+        return [one, *await asyncio.gather(*(wal.append_async("t", b"x") for _ in range(5)))]
+
+    assert asyncio.run(main()) == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_next_append_asks_again_where_no_thread_could_be_had(store, monkeypatch):
+    wal = store.open(fsync_schedule=EACH)
+    wal.append_for_topic("t", b"first")
+    wal.append_for_topic("t", b"second")
+    wake, answers = Flusher.wake, [False]
+
+    def refuse_once(flusher):
+        return answers.pop() if answers else wake(flusher)
+
+    monkeypatch.setattr(Flusher, "wake", refuse_once)
+    for _ in range(2):
+        wal.append_nowait("t", b"x")
+    wait_until(lambda: wal.durable_offset("t") == 4)
+
+
+def test_awaits_without_a_thread_where_no_schedule_syncs(memory_store, monkeypatch):
+    wal = memory_store.open(fsync_schedule=NEVER)
+    monkeypatch.setattr(Flusher, "wake", lambda _self: False)
+    assert asyncio.run(asyncio.wait_for(wal.append_async("t", b"x"), 20)) == 0
+    assert wal.durable_offset("t") == 1

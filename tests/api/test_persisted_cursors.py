@@ -11,7 +11,7 @@ from helpers import NEVER, WHOLE_BLOCK, with_faults
 from walrus_core import CorruptionError, FsyncSchedule, ReadConsistency
 from walrus_core import format as fmt
 from walrus_core.cursorfile import CursorFile
-from walrus_core.errors import DiskFullError, OffsetOutOfRangeError
+from walrus_core.errors import DiskFullError, OffsetOutOfRangeError, PoisonedError, SyncFailedError
 
 GROWTHS_MAX = 3
 """How often cursors.db may double meanwhile, each time with two syncs."""
@@ -217,3 +217,36 @@ def test_many_new_cursors_are_persisted_with_two_syncs(memory_store):
     assert wal._engine.persist_cursors() is None
     assert backend.calls["sync"] - before <= 2 + 2 * GROWTHS_MAX
     assert memory_store.killed().open().cursor_offset("u99") == 1
+
+
+@pytest.mark.parametrize("call", ["read", "batch", "seek"])
+def test_a_new_cursor_that_was_refused_holds_back_nothing(memory_store, call):
+    wal, backend = with_faults(memory_store, **NOW_AND_THEN)
+    for number in range(12):
+        wal.append_for_topic("t", bytes([number]) * WHOLE_BLOCK)
+    wal.sync()
+    calls = {
+        "read": lambda: wal.read_next("t", cursor="new"),
+        "batch": lambda: wal.batch_read_for_topic("t", cursor="new"),
+        "seek": lambda: wal.seek("t", 1, "new"),
+    }
+    backend.fail("write", number=errno.ENOSPC, times=1)
+    with pytest.raises(DiskFullError):
+        calls[call]()
+    assert len(wal.batch_read_for_topic("t", 1 << 30)) == 12
+    wal.sync()
+    assert wal.oldest_offset("t") >= 11
+    assert wal.read_next("t", cursor="new").offset == wal.oldest_offset("t")
+
+
+def test_a_new_cursor_reads_what_is_durable_of_a_poisoned_log(memory_store):
+    wal, backend = with_faults(memory_store, **NOW_AND_THEN)
+    wal.append_for_topic("t", b"durable")
+    wal.sync()
+    wal.append_for_topic("t", b"in doubt")
+    backend.fail("sync")
+    with pytest.raises(SyncFailedError):
+        wal.sync()
+    assert wal.read_next("t", cursor="new").data == b"durable"
+    with pytest.raises(PoisonedError):
+        wal.read_next("t", cursor="new")

@@ -213,7 +213,7 @@ BUGS = [
     Bug(
         "cursors.db of another log",
         "walrus_core/recovery.py",
-        "    if names and not inventory.segments:\n",
+        "    if len(names) > unknown_count and not inventory.segments:\n",
         "    if False:\n",
         "a new log begins beside the old one, whose entries nobody sees any more",
         (f"{CURSORS}::test_a_cursor_file_of_another_log_is_refused_before_a_new_log_begins_beside_the_old",),
@@ -272,7 +272,7 @@ BUGS = [
     Bug(
         "a new cursor is not there after a crash",
         "walrus_core/cursor.py",
-        " or not self.is_there:",
+        " or self._must_come():",
         ":",
         "after a crash a named cursor holds back no reclaim, and goes on behind entries that it never read",
         ("tests/api/test_persisted_cursors.py", POWER),

@@ -135,10 +135,33 @@ def test_a_worker_that_is_gone_ends_it(loop):
     assert loop.stops.waits_s == [INTERVAL_S]
 
 
-def test_an_error_of_the_work_ends_it_and_who_waits_for_the_end_goes_on(loop):
+@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit, GeneratorExit])
+def test_an_error_of_the_work_is_told_and_the_thread_goes_on(loop, error):
+    """Or the log would take writes that nobody syncs, without a word."""
+    told = []
+
+    class Broken:
+        def tick(self):
+            raise error
+
+        def fail(self, failure):
+            told.append(type(failure))
+            loop.stops.stopped = len(told) == 2
+            loop.wakes.put(None)
+
+    work = Broken()
+    loop.wakes.put(None)
+    loop.run(weakref.ref(work))
+    assert told == [error, error] and not loop.ended.locked()
+
+
+def test_an_error_that_cannot_be_told_ends_it_and_who_waits_for_the_end_goes_on(loop):
     class Broken:
         def tick(self):
             raise ZeroDivisionError
+
+        def fail(self, failure):
+            raise failure
 
     work = Broken()
     loop.wakes.put(None)
@@ -206,6 +229,9 @@ def test_what_comes_last_waits_for_the_work_and_comes_even_if_that_fails():
             thread.run_last(lambda: done.append("last"))
             done.append("work")
             raise RuntimeError
+
+        def fail(self, error):
+            raise error
 
     worker = Failing()
     thread = flusher.Flusher(worker, 0, no_warning)

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from walrus_core.errors import LockedError, StorageError
-from walrus_core.lock import DirectoryLock
+from walrus_core.lock import DirectoryLock, forget_all_in_child
 
 
 def test_a_reader_makes_no_file_and_changes_none(tmp_path):
@@ -180,3 +180,29 @@ def test_a_file_that_another_process_makes_meanwhile_is_taken_as_it_is(tmp_path,
     lock = DirectoryLock(str(tmp_path))
     assert (tmp_path / "LOCK").read_text() == str(os.getpid())
     lock.release()
+
+
+def test_giving_up_the_lock_leaves_it_with_nobody_who_has_the_open_file(tmp_path):
+    """Such as a child that was forked, by another thread, while the file was being opened."""
+    fcntl = pytest.importorskip("fcntl")
+    lock = DirectoryLock(str(tmp_path))
+    of_a_child = os.dup(lock._descriptor)
+    try:
+        lock.release()
+        DirectoryLock(str(tmp_path)).release()
+        with open(tmp_path / "LOCK", "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(of_a_child)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_closes_what_it_has_and_leaves_the_lock_to_its_parent(tmp_path):
+    lock = DirectoryLock(str(tmp_path))
+    of_the_parent = os.dup(lock._descriptor)
+    forget_all_in_child()
+    lock.drop()
+    with pytest.raises(LockedError):
+        DirectoryLock(str(tmp_path))
+    os.close(of_the_parent)
+    DirectoryLock(str(tmp_path)).release()

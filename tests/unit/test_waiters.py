@@ -187,3 +187,73 @@ def test_a_future_belongs_to_its_loop_and_may_be_settled_at_once(twin):
         assert len(settled) == 3
 
     asyncio.run(run())
+
+
+class Finaliser:
+    """Does something when the collector finds it, which is when something is allocated."""
+
+    def __init__(self, then):
+        self.then = then
+        self.me = self
+
+    def __del__(self):
+        self.then()
+
+
+COLLECTED = 300
+"""More lists than CPython keeps in hand for the next ones."""
+
+
+@pytest.fixture
+def allocate_and_collect():
+    """A function: let this be called by the collector at one of the next allocations."""
+    before = gc.get_threshold(), gc.isenabled()
+    kept = []
+
+    def prepare(then):
+        gc.collect()
+        gc.disable()
+
+        def once():
+            gc.disable()
+            then()
+
+        Finaliser(once)
+        kept.extend([] for _ in range(COLLECTED))
+        gc.set_threshold(1)
+        gc.enable()
+
+    yield prepare
+    gc.set_threshold(*before[0])
+    if before[1]:
+        gc.enable()
+
+
+@pytest.mark.parametrize("count", [1, 100, 3000, 100_000])
+def test_a_finaliser_may_add_while_those_that_are_left_are_gathered(twin, count, allocate_and_collect):
+    waits, topic, more = twin.Waiters(), Topic(1), [Future() for _ in range(count)]
+
+    def add_more():
+        for offset, future in enumerate(more, start=count):
+            waits.add(topic, offset, future)
+
+    futures = [Future() for _ in range(count)]
+    futures[0].then = lambda: allocate_and_collect(add_more)
+    for offset, future in enumerate(futures):
+        waits.add(topic, offset, future)
+    waits.settle(None)
+    topic.durable_offset = 2 * count
+    waits.settle(None)
+    gc.collect()
+    waits.settle(None)
+    assert set(told(futures)) == set(told(more)) == {"done"} and not waits
+
+
+def test_a_finaliser_may_add_while_a_topic_is_added(twin, allocate_and_collect):
+    waits, topic, first, second = twin.Waiters(), Topic(), Future(), Future()
+    allocate_and_collect(lambda: waits.add(topic, 0, first))
+    waits.add(topic, 1, second)
+    gc.collect()
+    topic.durable_offset = 2
+    waits.settle(None)
+    assert told([first, second]) == ["done", "done"] and not waits
