@@ -30,8 +30,9 @@ BUGS = [
     Bug(
         "fd: fsync tried again",
         f"{FD}/files.py",
-        "        os.fdatasync(descriptor)\n",
-        "        try:\n            os.fdatasync(descriptor)\n        except OSError:\n            os.fdatasync(descriptor)\n",
+        "            os.fdatasync(self._descriptor)\n",
+        "            try:\n                os.fdatasync(self._descriptor)\n            except OSError:\n"
+        "                os.fdatasync(self._descriptor)\n",
         "the second answer of a failed sync is believed",
         (f"{FD_TESTS}/test_fd_files.py::test_a_failed_sync_is_raised_and_never_tried_again",),
         is_quick=True,
@@ -157,9 +158,9 @@ BUGS = [
     ),
     Bug(
         "mmap: no fsync",
-        f"{MMAP}/system.py",
-        "        os.fdatasync(descriptor)\n        return",
-        "        return",
+        f"{MMAP}/file.py",
+        "            os.fdatasync(self._descriptor)\n            return\n",
+        "            return\n",
         "nothing is ever durable",
         (f"{MMAP_TESTS}/test_sync.py::test_a_sync_error_is_raised_once_and_not_retried",),
         is_quick=True,
