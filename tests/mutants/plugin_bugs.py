@@ -166,6 +166,14 @@ BUGS = [
         is_quick=True,
     ),
     Bug(
+        "mmap: read ahead of reserved bytes",
+        f"{MMAP}/file.py",
+        "            system.stop_reading_ahead(self._descriptor)\n",
+        "            pass\n",
+        "on a full disk a store to reserved bytes kills the process",
+        ("tests/real/test_reserved_pages.py",),
+    ),
+    Bug(
         "mmap: cache dropped before the sync",
         f"{MMAP}/file.py",
         "        self.sync()\n        with self._lock:\n            self._unmap()\n",

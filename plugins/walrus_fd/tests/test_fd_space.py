@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -314,3 +315,32 @@ def test_holes_are_what_has_no_space_whether_written_or_only_reserved(file: FdSe
     expected += [(239 * PAGE, SIZE_BYTES)]
     assert space.holes(file.fileno(), 0, SIZE_BYTES) == expected
     assert space.holes(file.fileno(), 5 * PAGE, 4 * PAGE) == [(8 * PAGE, 9 * PAGE)]
+
+
+def test_a_reservation_that_fails_takes_nothing_from_one_beside_it(
+    file: FdSegmentFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cuts the file to the size that it found, which must be so still."""
+    size_bytes, taken = file.size_bytes, threading.Event()
+    allocate = space._allocate
+
+    def fail_late(descriptor: int, at_bytes: int, *rest: Any) -> None:
+        if at_bytes:
+            allocate(descriptor, at_bytes, *rest)
+            return
+        other.start()
+        taken.wait(0.3)  # the other must not get there meanwhile
+        raise OSError(errno.ENOSPC, "full")
+
+    def reserve_and_write() -> None:
+        file.reserve(size_bytes, 8192)
+        file.write_at(size_bytes, b"x" * 8192)
+        taken.set()
+
+    other = threading.Thread(target=reserve_and_write)
+    monkeypatch.setattr(space, "_allocate", fail_late)
+    with pytest.raises(OSError, match="full"):
+        file.reserve(0, size_bytes + 4096)
+    other.join()
+    assert file.size_bytes == size_bytes + 8192
+    assert bytes(file.read_at(size_bytes, 8192)) == b"x" * 8192

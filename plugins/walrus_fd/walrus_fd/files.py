@@ -72,6 +72,8 @@ class FdSegmentFile:
         self.path = path
         self._uring = uring
         self._ring_use = ring_use
+        self._reserving = threading.RLock()
+        """Held by a reservation: one that fails cuts the file to the size that it found."""
 
     def adopt(self, descriptor: int) -> None:
         """Take an open descriptor over: it is closed with this object."""
@@ -153,7 +155,8 @@ class FdSegmentFile:
 
         Raises: OSError; size and space are as before. Durability: none before ``sync``.
         """
-        space.reserve(self._descriptor, at_bytes, length_bytes, self._pread, self._pwrite)
+        with self._reserving:
+            space.reserve(self._descriptor, at_bytes, length_bytes, self._pread, self._pwrite)
 
     def sync(self) -> None:
         """Make every byte written before the call durable, with size and allocation.

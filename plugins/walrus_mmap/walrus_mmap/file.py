@@ -46,7 +46,16 @@ class MmapFile:
     ranges; it is not held while a sync waits for the medium.
     """
 
-    __slots__ = ("__weakref__", "_descriptor", "_lock", "_map", "_old_maps", "_reserved", "_size_seen")
+    __slots__ = (
+        "__weakref__",
+        "_descriptor",
+        "_lock",
+        "_map",
+        "_old_maps",
+        "_reads_ahead",
+        "_reserved",
+        "_size_seen",
+    )
 
     def __init__(self, descriptor: int) -> None:
         """Take over an open descriptor, for reading and writing; ``close`` closes it."""
@@ -55,6 +64,8 @@ class MmapFile:
         self._map: Optional[mmap.mmap] = None
         self._old_maps: list[mmap.mmap] = []
         self._reserved = Ranges()
+        self._reads_ahead = True
+        """The system may read more of the file than it is asked for: until something is reserved."""
         self._size_seen = 0
         """The size of the file when it was last asked for."""
 
@@ -297,6 +308,11 @@ class MmapFile:
             return
         if end > size_bytes and GROWTH_NEEDS_NO_MAP:
             self._unmap()
+        if self._reads_ahead:
+            # What is read ahead comes into the cache in large pieces, and one of them may reach from reserved
+            # bytes into a hole. A store to it then takes space for all of it: on a full disk, a signal.
+            system.stop_reading_ahead(self._descriptor)
+            self._reads_ahead = False
         empty = [
             hole
             for start, stop in missing

@@ -286,3 +286,10 @@ def can_drop_cache() -> bool:
 def drop_cache(descriptor: int) -> None:
     """Forget the clean, unmapped cached pages of the file."""
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def stop_reading_ahead(descriptor: int) -> None:
+    """Let reads of the file bring no more into the cache than they are asked for, and forget what was."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
