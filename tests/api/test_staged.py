@@ -158,6 +158,26 @@ def test_a_sync_that_cannot_write_what_waits_poisons(file_store, asleep):
     assert contents(file_store.open(), "t") == [b"first"]
 
 
+@stages
+@full
+def test_a_sync_of_several_topics_that_cannot_write_what_waits_poisons(file_store, asleep):
+    wal = file_store.open(fsync_schedule=EACH)
+    for topic in "tu":
+        wal.append_for_topic(topic, b"first")
+    for topic in "tu":
+        wal.append_nowait(topic, b"in doubt")
+    end = without_space(wal, "t")
+    try:
+        with pytest.raises(SyncFailedError) as caught:
+            wal.sync()
+    finally:
+        end()
+    assert caught.value.errno == errno.ENOSPC and caught.value.operation == "write"
+    assert [wal.durable_offset(topic) for topic in "tu"] == [1, 1]
+    with pytest.raises(PoisonedError):
+        wal.append_nowait("u", b"refused")
+
+
 def test_topics_stage_for_themselves(file_store, asleep):
     wal = file_store.open(fsync_schedule=EACH)
     for number in range(50):

@@ -185,7 +185,7 @@ BUGS = [
         "failed = self._gate.sync_failed if for_sync else self._gate.write_failed",
         "failed = self._gate.write_failed",
         "a sync that could not write is tried again, instead of leaving all in doubt",
-        (f"{STAGED}::test_a_sync_that_cannot_write_what_waits_poisons",),
+        (f"{STAGED}::test_a_sync_of_several_topics_that_cannot_write_what_waits_poisons",),
     ),
     Bug(
         "a full disk poisons what only waits",
@@ -252,8 +252,8 @@ BUGS = [
         "walrus_core/lock.py",
         "    for lock in list(_locks):\n        lock.forget_in_child()\n",
         "",
-        "as long as a child lives that was forked beside an open or a close, nobody gets in",
-        ("tests/api/test_forks.py",),
+        "a child that was forked beside an open or a close keeps the lock of a parent that is killed",
+        ("tests/unit/test_lock.py::test_a_child_closes_what_it_has_and_leaves_the_lock_to_its_parent",),
     ),
     Bug(
         "a child takes a log that is being closed for its own",
