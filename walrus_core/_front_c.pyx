@@ -250,8 +250,10 @@ cdef class Front:
             # First, and here, so that an interrupt leaves nothing in flight that nobody looks after.
             self._in_flight.watched = True
             try:
-                # Where no thread can be had now, the next append asks again.
-                self._in_flight.watched = self._request_sync()
+                if not self._request_sync():
+                    # No thread can be had now: the next append asks again. (Never set to True here: the
+                    # thread may have begun and ended its sync by now, and looks for nothing any more.)
+                    self._in_flight.watched = False
             except BaseException:
                 self._in_flight.watched = False
                 raise
