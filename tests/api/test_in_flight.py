@@ -321,3 +321,20 @@ def test_awaits_without_a_thread_where_no_schedule_syncs(memory_store, monkeypat
     monkeypatch.setattr(Flusher, "wake", lambda _self: False)
     assert asyncio.run(asyncio.wait_for(wal.append_async("t", b"x"), 20)) == 0
     assert wal.durable_offset("t") == 1
+
+
+def test_a_sync_that_is_over_before_its_request_returns_leaves_the_next_append_to_ask(store, monkeypatch):
+    wal = store.open(fsync_schedule=EACH)
+    for _ in range(2):
+        wal.append_for_topic("t", b"x")
+    wake = Flusher.wake
+
+    def wake_and_wait(flusher):
+        answer = wake(flusher)
+        wait_until(lambda: wal.durable_offset("t") == wal.next_offset("t"))
+        return answer
+
+    monkeypatch.setattr(Flusher, "wake", wake_and_wait)
+    for end in range(3, 6):
+        wal.append_nowait("t", b"x")
+        wait_until(lambda end=end: wal.durable_offset("t") == end)
