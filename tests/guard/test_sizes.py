@@ -11,10 +11,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
-LONGER_FILES = {
-    # The C compiler inlines only what it sees in one unit: the hot path is one module by need.
-    "walrus_core/_hot_c.pyx": 480,
-}
 
 
 def sources() -> list[Path]:
@@ -57,8 +53,7 @@ def cython_functions(text: str) -> dict[str, int]:
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_file_is_not_too_long(path):
-    limit = LONGER_FILES.get(path.relative_to(ROOT).as_posix(), FILE_LINES_MAX)
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= limit
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= FILE_LINES_MAX
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -1,156 +1,35 @@
-"""Repair: what it changes, that it keeps what was there, and that it may be interrupted anywhere."""
+"""Repair: what it changes, and that it keeps what was there."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import random
 
 import pytest
-from helpers import LOOSE, NEVER, WHOLE_BLOCK, contents
+from helpers import NEVER, WHOLE_BLOCK, contents
 
 from walrus_core import CorruptionError, hot, pages
 from walrus_core import format as fmt
-from walrus_core.errors import StorageError
 from walrus_core.findings import DAMAGE, REBUILD
-from walrus_core.repair import DONE_NAME, FOLDER_PREFIX, MANIFEST_NAME, carry_out, plan_repair
-from walrus_core.testing import FaultyBackend
+from walrus_core.repair import DONE_NAME, MANIFEST_NAME, plan_repair
 from walrus_core.verify import verify_directory
 
-NOON_S = 1_800_000_000.0
-OPTIONS = {"resets_cursors": True, "rebuilds_cursors": True}
-
-
-def fill(store) -> dict[str, list[bytes]]:
-    """Topics t, whose oldest blocks are given back, and u; closed. Returns: what they hold."""
-    wal = store.open(fsync_schedule=NEVER, consistency=LOOSE)
-    for number in range(8):
-        wal.append_for_topic("t", b"<entry %d>" % number + bytes(WHOLE_BLOCK))
-    wal.batch_append_for_topic("u", [b"u%d" % number * 50 for number in range(40)])
-    wal.seek("t", 3)
-    wal.seek("u", 7, cursor="slow")
-    wal.sync()
-    found = {topic: contents(wal, topic) for topic in ("t", "u")}
-    wal.close()
-    return found
-
-
-def mend(store, backend=None, **options):
-    """Plan and carry out; returns the plan and the folder."""
-    backend = backend if backend is not None else store.backend()
-    plan = plan_repair(backend, store.path, **options)
-    return plan, carry_out(backend, plan, now=lambda: NOON_S)
-
-
-def files_of(store) -> dict[str, bytes]:
-    """The files of the log itself."""
-    names = [name for name in store.names() if not name.startswith(FOLDER_PREFIX)]
-    return {name: store.read_file(name) for name in names}
-
-
-def folder_files(store, folder: str) -> dict[str, bytes]:
-    backend = store.backend()
-    found = {}
-    for name in backend.list(folder):
-        file = backend.open(f"{folder}/{name}")
-        found[name] = bytes(file.read_at(0, file.size_bytes))
-        file.close()
-    backend.close()
-    return found
-
-
-def is_sound(store) -> bool:
-    return verify_directory(store.backend(), store.path).is_sound
-
-
-def page_of(store, owner: bytes) -> int:
-    data = store.read_file("cursors.db")
-    return data.index(owner + b"\0", 3 * fmt.PAGE_SIZE) // fmt.PAGE_SIZE * fmt.PAGE_SIZE
-
-
-@pytest.mark.parametrize("place", [0, fmt.PAGE_SIZE])
-def test_a_header_of_another_log_is_mended_from_the_copy_that_is_ours(memory_store, make_store, place):
-    expected = fill(memory_store)
-    other = make_store("memory", "other")
-    fill(other)
-    before = files_of(memory_store)
-    memory_store.patch("cursors.db", place, other.read_file("cursors.db")[: fmt.SECTOR_SIZE])
-    (finding,) = verify_directory(memory_store.backend(), memory_store.path).findings
-    assert (finding.kind, finding.at_bytes) == ("cursors.db header, one of two copies", place)
-    mend(memory_store)
-    assert files_of(memory_store) == before
-    with memory_store.open() as wal:
-        assert {topic: contents(wal, topic) for topic in expected} == expected
-
-
-def block_at(store, needle: bytes) -> tuple[str, int]:
-    name, at = store.find(needle)
-    return name, at - (at - fmt.SEGMENT_HEADER_SIZE) % 16384
-
-
-# --- every kind of damage that it mends -----------------------------------------------------
-
-
-def break_copies(store) -> None:
-    """One of two copies of everything, in all files."""
-    name, base = block_at(store, b"<entry 5>")
-    store.patch(name, 0, b"\xff" * 100)
-    store.patch(name, base + 1536, bytes(1536))
-    newest, at = block_at(store, b"<entry 7>")
-    store.patch(newest, at, b"\xff" * 600)
-    store.patch("cursors.db", fmt.PAGE_SIZE, bytes(512))
-    store.patch("cursors.db", page_of(store, b"uslow"), b"\xff" * 512)
-    store.patch("cursors.db", page_of(store, b"uslow") + 2560, bytes(1536))
-
-
-def break_states(store) -> None:
-    for owner in (b"uslow", b"tdefault", b"t"):
-        store.patch("cursors.db", page_of(store, owner), b"\xff" * 1024)
-
-
-def break_identity(store) -> None:
-    store.patch("cursors.db", page_of(store, b"tdefault") + 1024, bytes(3072))
-
-
-def break_log_page(store) -> None:
-    store.patch("cursors.db", 2 * fmt.PAGE_SIZE, b"\xee" * fmt.PAGE_SIZE)
-
-
-def break_cursor_headers(store) -> None:
-    store.patch("cursors.db", 0, bytes(2 * fmt.PAGE_SIZE))
-
-
-def break_length(store) -> None:
-    store.write_file("cursors.db", store.read_file("cursors.db")[: 3 * fmt.PAGE_SIZE + 100])
-
-
-def empty_cursors(store) -> None:
-    store.write_file("cursors.db", b"")
-
-
-def bring_foreign(store) -> None:
-    """A segment of another log: this one's with another log id, and checksums that fit."""
-    from walrus_core.pages import decode_segment_header, encode_segment_header
-
-    name = store.names(".wal")[0]
-    data = store.read_file(name)
-    header, _ = decode_segment_header(data, name)
-    other = encode_segment_header(header._replace(log_id=b"another log's id", sequence=700))
-    foreign = other.ljust(fmt.SEGMENT_HEADER_SIZE, b"\0") + data[fmt.SEGMENT_HEADER_SIZE :]
-    store.write_file(f"{700:020d}.wal", foreign)
-
-
-BREAKS = [
+from .repairing import (
+    BREAKS,
+    OPTIONS,
     break_copies,
-    break_states,
+    break_cursor_headers,
     break_identity,
     break_log_page,
-    break_cursor_headers,
-    break_length,
-    empty_cursors,
+    break_states,
     bring_foreign,
-]
+    files_of,
+    fill,
+    folder_files,
+    is_sound,
+    mend,
+)
 
 
 @pytest.mark.parametrize("break_it", BREAKS)
@@ -276,91 +155,6 @@ def test_a_segment_that_ends_before_its_second_header(memory_store):
     memory_store.open().close()
 
 
-# --- interrupted ------------------------------------------------------------------------------
-
-
-class Interrupted(BaseException):
-    """Stands for whatever may come between two calls of the backend."""
-
-
-def _stop():
-    raise Interrupted
-
-
-@pytest.mark.parametrize("break_it", BREAKS)
-@pytest.mark.parametrize("how", ["interrupt", "kill"])
-def test_interrupted_at_every_call_and_run_again_it_ends_the_same(memory_store, break_it, how):
-    """An interrupt leaves what was written; a power cut leaves only what syncs have covered."""
-    fill(memory_store)
-    break_it(memory_store)
-    broken = memory_store.killed()
-    mend(memory_store, **OPTIONS)
-    wanted = files_of(memory_store)
-    place = 0
-    while True:
-        store = broken.killed()
-        backend = FaultyBackend(store.backend())
-        plan = plan_repair(backend, store.path, **OPTIONS)
-        backend.reset()
-        rule = backend.interrupt(place, _stop)
-        with contextlib.suppress(Interrupted):
-            carry_out(backend, plan, now=lambda: NOON_S)
-        if not rule.is_over:
-            break
-        if how == "kill":
-            synced = backend.synced_store()
-            store._memory.files = synced.files
-        _check_evidence(broken, store)
-        mend(store, **OPTIONS)
-        assert _logical(files_of(store)) == _logical(wanted), place
-        place += 1
-    assert place > 10
-
-
-def _logical(files: dict[str, bytes]) -> dict[str, bytes]:
-    return {name: data for name, data in files.items() if not name.endswith(".free")}
-
-
-def _check_evidence(broken, store) -> None:
-    """Every byte that is not what it was is in a copy that a manifest names."""
-    copies: list[dict] = []
-    data_of: dict[str, bytes] = {}
-    for path, data in store._memory.files.items():
-        folder, _, name = path.rpartition("/")
-        if name == MANIFEST_NAME and data.strip(b"\0"):
-            facts = json.loads(bytes(data)) if data.rstrip(b"\0").endswith(b"}\n") else {"steps": []}
-            copies += [{**step, "folder": folder} for step in facts["steps"]]
-        data_of[path] = bytes(data)
-    for name in broken.names():
-        old = broken.read_file(name)
-        new = data_of.get(f"{store.path}/{name}")
-        if new == old:
-            continue
-        kept = bytearray(new if new is not None and len(new) == len(old) else len(old))
-        for step in copies:
-            if step["file"] == name and step["copy"]:
-                saved = data_of[f"{step['folder']}/{step['copy']}"]
-                at = step["at_bytes"] if step["action"] == "write" else 0
-                kept[at : at + len(saved)] = saved
-        assert bytes(kept) == old, name
-
-
-@pytest.mark.parametrize("operation", ["list", "create", "write", "sync", "sync_dir"])
-def test_nothing_is_changed_where_the_copies_cannot_be_made(memory_store, operation):
-    fill(memory_store)
-    break_copies(memory_store)
-    before = files_of(memory_store)
-    backend = FaultyBackend(memory_store.backend())
-    plan = plan_repair(backend, memory_store.path, **OPTIONS)
-    backend.reset()
-    backend.fail(operation)  # the first call is one of the copies'
-    with pytest.raises(StorageError):
-        carry_out(backend, plan, now=lambda: NOON_S)
-    assert files_of(memory_store) == before
-    mend(memory_store, **OPTIONS)
-    assert is_sound(memory_store)
-
-
 def test_folders_of_one_second_have_names_of_their_own(memory_store):
     fill(memory_store)
     folders = set()
@@ -394,6 +188,21 @@ def test_whatever_is_done_to_cursors_db_it_opens_again(memory_store):
         wal = store.open(on_corruption="skip")
         assert {topic: contents(wal, topic) for topic in ("t", "u")} == held, (seed, trial)
         wal.close()
+
+
+@pytest.mark.parametrize("place", [0, fmt.PAGE_SIZE])
+def test_a_header_of_another_log_is_mended_from_the_copy_that_is_ours(memory_store, make_store, place):
+    expected = fill(memory_store)
+    other = make_store("memory", "other")
+    fill(other)
+    before = files_of(memory_store)
+    memory_store.patch("cursors.db", place, other.read_file("cursors.db")[: fmt.SECTOR_SIZE])
+    (finding,) = verify_directory(memory_store.backend(), memory_store.path).findings
+    assert (finding.kind, finding.at_bytes) == ("cursors.db header, one of two copies", place)
+    mend(memory_store)
+    assert files_of(memory_store) == before
+    with memory_store.open() as wal:
+        assert {topic: contents(wal, topic) for topic in expected} == expected
 
 
 @pytest.mark.parametrize("whose", ["another segment", "another log"])
