@@ -303,7 +303,7 @@ BUGS = [
         "    if value not in SCHEDULES:\n",
         "    if False:\n",
         "a kind of schedule that is spelled wrong syncs nothing, without a word",
-        ("tests/api/test_config.py::test_a_schedule_of_no_kind_is_refused",),
+        ("tests/api/test_config_values.py::test_a_schedule_of_no_kind_is_refused",),
         is_quick=True,
     ),
 ]

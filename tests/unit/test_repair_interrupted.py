@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from walrus_core import hot
 from walrus_core.errors import StorageError
 from walrus_core.repair import MANIFEST_NAME, carry_out, plan_repair
 from walrus_core.testing import FaultyBackend
@@ -25,13 +26,16 @@ def _stop():
 @pytest.mark.parametrize("break_it", BREAKS)
 @pytest.mark.parametrize("how", ["interrupt", "kill"])
 def test_interrupted_at_every_call_and_run_again_it_ends_the_same(memory_store, break_it, how):
-    """An interrupt leaves what was written; a power cut leaves only what syncs have covered."""
+    """An interrupt leaves what was written; a power cut leaves only what syncs have covered.
+
+    Every third call with the pure twin, which is slow; what a repair calls is the same.
+    """
     fill(memory_store)
     break_it(memory_store)
     broken = memory_store.killed()
     mend(memory_store, **OPTIONS)
     wanted = files_of(memory_store)
-    place = 0
+    place, stride = 0, 1 if hot.COMPILED else 3
     while True:
         store = broken.killed()
         backend = FaultyBackend(store.backend())
@@ -48,7 +52,7 @@ def test_interrupted_at_every_call_and_run_again_it_ends_the_same(memory_store, 
         _check_evidence(broken, store)
         mend(store, **OPTIONS)
         assert _logical(files_of(store)) == _logical(wanted), place
-        place += 1
+        place += stride
     assert place > 10
 
 
